@@ -1,0 +1,1 @@
+"""Rules that every file of the repository obeys: who imports whom, sizes, state, the one door, the tree."""

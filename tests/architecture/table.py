@@ -1,0 +1,89 @@
+"""The architecture as data: docs/architecture.md says why, this says exactly what.
+
+Layers are modules below `licht`, without that prefix; `licht/__init__.py` itself is called "licht". A module belongs to
+the layer with the longest matching name, and may always import its own layer. A layer may stand here before it exists.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+SERVICE_PARTS = ("service.queue", "service.storage", "service.gallery", "service.metering", "service.webhooks")
+SAFETY_WITHOUT_TORCH = ("safety.policy", "safety.prompt_filter", "safety.hashes", "safety.provenance")
+ANYTHING = ("*",)
+
+# Who may import whom.
+MAY_IMPORT: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "core": (),
+        "model": ("core",),
+        "sampling": ("core",),
+        "world": ("core",),
+        "quant": ("core", "model"),
+        "safety": ("core",),
+        "checkpoint": ("core", "model", "quant"),
+        "plan": ("core", "model.variants"),
+        "engine": ("core", "model", "quant", "checkpoint", "sampling", "plan"),
+        "generate": ("core", "engine", "safety"),
+        "training": ("core", "model", "quant", "checkpoint", "sampling", "world"),
+        "evaluation": (
+            *("core", "world", "model", "checkpoint", "sampling", "engine", "generate"),
+            *("training.loop", "training.optim"),
+        ),
+        "client": ("core",),
+        "service": (),
+        **dict.fromkeys(SERVICE_PARTS, ("core",)),
+        "service.api": ("core", "plan", *SAFETY_WITHOUT_TORCH, *SERVICE_PARTS),
+        "service.worker": ("core", "service.queue", "service.storage", "generate", "plan"),
+        "service.ray": ("core", "service.queue", "service.storage", "generate", "plan"),
+        "studio": (),
+        "recipes": ANYTHING,
+        "cli": ANYTHING,
+        "__main__": ("cli",),
+        "licht": ANYTHING,
+    }
+)
+
+# What these may import while they are imported themselves; the rest of their row only inside a function.
+MAY_IMPORT_EAGERLY: Mapping[str, tuple[str, ...]] = MappingProxyType({"cli": ("core", "cli"), "licht": ("core",)})
+
+# From the rest of Licht these take frozen dataclasses, enumerations and constants, and no behaviour.
+CONFIGURATION_ONLY = ("recipes",)
+
+# Never torch, not even inside a function: planning, policing and answering HTTP must work where torch is not wanted.
+NEVER_TORCH = ("core", "plan", "model.variants", "client", "service.api", *SERVICE_PARTS, *SAFETY_WITHOUT_TORCH)
+# Importing these must not import torch either: `licht --help` answers at once.
+NO_TORCH_ON_IMPORT = (*NEVER_TORCH, "cli", "__main__", "licht")
+
+# Beside the standard library.
+CORE_MAY_USE = ("pydantic",)
+
+# The reference implementation takes seconds to import and is not needed for drawing. These may use it, inside functions.
+REFERENCE_LIBRARIES = ("transformers", "diffusers")
+MAY_USE_REFERENCE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "engine.upsampling": ("transformers",),  # needs the whole language model, not only our cut towers
+        "evaluation.golden": ("transformers", "diffusers"),  # `licht doctor --golden` compares with it
+    }
+)
+
+# Who may write a picture. Everything else goes through `safety.policy.release`.
+MAY_WRITE_PICTURES = ("safety", "evaluation.sheets", "world")
+WRITING_CALLS = ("save_image", "imwrite")  # what other libraries call it
+# (module, receiver) of a `.save` that is no picture's, or that goes through the door by itself; each with its reason.
+SAVES_ALLOWED: Mapping[tuple[str, str], str] = MappingProxyType(
+    {("cli.generate", "event"): "a generate.Result, which writes what the door has released"}
+)
+
+MAX_FILE_LINES = 600
+MAX_FUNCTION_LINES = 100
+MAX_TREE_BYTES = 56 * 2**20
+
+
+def within(name: str, layers: tuple[str, ...]) -> bool:
+    """Whether a module, named without the prefix, is one of these layers or lies below one of them."""
+    return any(layer in {"*", name} or name.startswith(layer + ".") for layer in layers)
+
+
+def layer_of(name: str) -> str | None:
+    """The layer of a module, named without the prefix; None if the table has no place for it."""
+    return max((layer for layer in MAY_IMPORT if within(name, (layer,))), key=len, default=None)
