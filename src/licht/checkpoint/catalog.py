@@ -1,0 +1,67 @@
+"""Where models are found: built in, in the models folder, or at a path."""
+
+import importlib.resources
+import os
+import re
+from pathlib import Path
+
+import platformdirs
+
+from licht.checkpoint.folder import ModelFiles, read_file, read_folder
+from licht.core.errors import InvalidRequest, UnknownModel
+from licht.model.variants import VARIANTS
+
+DEFAULT_MODEL = "nano"
+_ASSETS = "assets"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+def built_in() -> dict[str, Path]:
+    """The models that ship inside the package: name -> folder."""
+    assets = Path(str(importlib.resources.files("licht").joinpath(_ASSETS)))
+    return {path.name: path for path in sorted(assets.iterdir()) if (path / "licht.json").is_file()}
+
+
+def models_folder() -> Path:
+    """Where downloaded and registered models live: `LICHT_MODELS`, else the platform's data folder."""
+    configured = os.environ.get("LICHT_MODELS")
+    return Path(configured) if configured else platformdirs.user_data_path("licht") / "models"
+
+
+def find_model(
+    model: str, kind: str | None = None, autoencoder: Path | None = None, text_encoder: Path | None = None
+) -> ModelFiles:
+    """Find a model by name, folder or file, and read its headers.
+
+    `autoencoder` and `text_encoder` complete a transformer that lies in a single file. Raises `UnknownModel` with
+    what can be used instead.
+    """
+    builtin = built_in()
+    name = model.lower().removeprefix("flux.2-")
+    installed = models_folder() / name
+    try:
+        path = Path(model).expanduser()
+        is_installed = _NAME.fullmatch(name) is not None and installed.is_dir()
+        is_file, is_folder = path.is_file(), bool(model) and path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, an unknown user's home, a zero byte
+        raise UnknownModel(
+            f"{model!r} cannot be a model, folder or file ({error}); use a name or a path", field="model"
+        ) from error
+    folder = builtin[model] if model in builtin else installed if is_installed else path if is_folder else None
+    if folder is not None and (autoencoder or text_encoder):
+        raise InvalidRequest(
+            f"{model} is a whole model; --vae and --text-encoder only complete a transformer in a single file",
+            field="vae" if autoencoder else "text_encoder",
+        )
+    if folder is not None:
+        return read_folder(folder, kind or (name if folder == installed and name in VARIANTS else None))
+    if is_file:
+        return read_file(path, kind, autoencoder, text_encoder)
+    if name in VARIANTS:
+        raise UnknownModel(
+            f"{name} is not installed: copy the folder of {VARIANTS[name].repository} to {installed}, "
+            "or pass the path of a folder or file",
+            field="model",
+        )
+    names = ", ".join([*builtin, *VARIANTS])
+    raise UnknownModel(f"there is no model, folder or file {model!r}; use a path, or one of {names}", field="model")
