@@ -1,0 +1,1 @@
+"""How noise becomes a latent: schedules, solvers, guidance. Pure functions over a callable velocity."""
