@@ -1,0 +1,124 @@
+"""The four stages as functions over loaded networks. None of them keeps anything.
+
+Shapes: B batch, T text tokens, L latent tokens, R reference tokens, C channels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from licht.core.request import Picture
+from licht.engine.pictures import to_picture, to_tensor
+from licht.engine.prompts import PromptTokens
+from licht.model.autoencoder import Autoencoder
+from licht.model.positions import image_ids, reference_ids, text_ids
+from licht.model.text import TextTower
+from licht.model.transformer import Flux2Transformer, ReferenceCache
+from licht.sampling.guidance import classifier_free
+from licht.sampling.noise import grid_to_tokens, tokens_to_grid
+from licht.sampling.solvers import Velocity
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceTokens:
+    """Clean latent tokens of all references, (1, R, C) float32, and their positions (R, 4)."""
+
+    tokens_1RC: Tensor
+    ids: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """All that steers the denoising besides the noise. Unconditional text is present exactly with true CFG."""
+
+    text_1TD: Tensor
+    unconditional_1TD: Tensor | None
+    guidance: float | None
+    references: ReferenceTokens | None
+    cache: ReferenceCache | None
+
+
+@torch.inference_mode()
+def encode_prompt(tower: TextTower, tokens: PromptTokens) -> Tensor:
+    """Stacked hidden states (B, T, D) of tokenised prompts, on the tower's device and in its dtype."""
+    device = tower.embed_tokens.weight.device
+    states: Tensor = tower(tokens.ids_BL.to(device), tokens.attended_BL.to(device))
+    return states
+
+
+@torch.inference_mode()
+def encode_reference(autoencoder: Autoencoder, picture: Picture) -> Tensor:
+    """Whitened latents (1, C, rows, columns) float32 of one prepared reference."""
+    weight = autoencoder.decoder.conv_in.weight
+    return autoencoder.encode(to_tensor(picture).to(weight.device, weight.dtype)).float()
+
+
+def join_references(latents: Sequence[Tensor]) -> ReferenceTokens:
+    """Latents of each reference (1, C, rows, columns) -> one sequence at t = 10, 20, 30, ..."""
+    tokens = torch.cat([grid_to_tokens(latent) for latent in latents], dim=1)
+    ids = reference_ids([(latent.shape[2], latent.shape[3]) for latent in latents])
+    return ReferenceTokens(tokens, ids.to(tokens.device))
+
+
+@torch.inference_mode()
+def cache_references(
+    transformer: Flux2Transformer, references: ReferenceTokens, guidance: float | None
+) -> ReferenceCache:
+    """Keys and values of references for a model that caches them."""
+    weight = transformer.img_in.weight
+    scale = _guidance_tensor(transformer, guidance, 1)
+    return transformer.reference_cache(references.tokens_1RC.to(weight.dtype), references.ids, scale)
+
+
+def velocity_of(transformer: Flux2Transformer, conditions: Conditions, grid: tuple[int, int]) -> Velocity:
+    """The velocity function of one run: (latents (B, L, C) float32, t) -> float32 of the same shape.
+
+    References enter the network beside the latents and never leave it: only the first L velocities are returned.
+    """
+    weight = transformer.img_in.weight
+    x_ids = image_ids(grid).to(weight.device)
+    references = conditions.references if conditions.cache is None else None
+    if references is not None:
+        x_ids = torch.cat([x_ids, references.ids])
+    text = conditions.text_1TD
+    if conditions.unconditional_1TD is not None:
+        text = torch.cat([conditions.unconditional_1TD, text])
+    text = text.to(weight.device, weight.dtype)
+    txt_ids = text_ids(text.shape[1]).to(weight.device)
+
+    @torch.inference_mode()
+    def velocity(latents_BLC: Tensor, t: float) -> Tensor:
+        batch, length, _ = latents_BLC.shape
+        x = latents_BLC
+        if references is not None:
+            x = torch.cat([x, references.tokens_1RC.expand(batch, -1, -1)], dim=1)
+        passes = text.shape[0]
+        x = x.to(weight.dtype).repeat(passes, 1, 1)
+        timesteps = torch.full((batch * passes,), t, device=x.device)
+        scale = _guidance_tensor(transformer, conditions.guidance, batch * passes)
+        out: Tensor = transformer(
+            x, x_ids, text.repeat_interleave(batch, 0), txt_ids, timesteps, scale, cache=conditions.cache
+        )[:, :length].float()
+        if passes == 1 or conditions.guidance is None:
+            return out
+        unconditional, conditional = out.chunk(2)
+        return classifier_free(unconditional, conditional, conditions.guidance)
+
+    return velocity
+
+
+@torch.inference_mode()
+def decode(autoencoder: Autoencoder, latents_1LC: Tensor, grid: tuple[int, int]) -> Picture:
+    """One picture from its final latent tokens."""
+    weight = autoencoder.decoder.conv_in.weight
+    latents = tokens_to_grid(latents_1LC, grid).to(weight.device, weight.dtype)
+    return to_picture(autoencoder.decode(latents)[0])
+
+
+def _guidance_tensor(transformer: Flux2Transformer, guidance: float | None, batch: int) -> Tensor | None:
+    """The scale for a transformer that embeds one; others get it from classifier-free guidance or not at all."""
+    if transformer.guidance_in is None or guidance is None:
+        return None
+    return torch.full((batch,), guidance, device=transformer.img_in.weight.device)
