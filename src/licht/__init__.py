@@ -1,0 +1,43 @@
+"""Licht: FLUX.2 as a system that anyone can own.
+
+>>> import licht
+>>> model = licht.load("nano")
+>>> model.generate("a small matte blue cube on a gray floor, light from the left", seed=1)[0].save("cube.png")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from licht.generate import Model
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(
+    model: str | Path = "nano",
+    *,
+    variant: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    policy: str = "default",
+    autoencoder: str | Path | None = None,
+    text_encoder: str | Path | None = None,
+) -> Model:
+    """Open a model by name, folder or file; weights are read when they are first needed.
+
+    `variant` says what kind a checkpoint is where it does not say so itself. `autoencoder` and `text_encoder`
+    complete a transformer in a single file. Raises `UnknownModel`, `AmbiguousModel`, `InvalidCheckpoint`.
+    """
+    # imported here: the service's API process and `licht --help` must not pay for torch
+    from licht.checkpoint.catalog import find_model
+    from licht.engine.engine import Choice, Engine
+    from licht.generate import Model
+    from licht.safety.policy import parse_policy
+
+    settled = parse_policy(policy)
+    parts = (Path(part) if part is not None else None for part in (autoencoder, text_encoder))
+    return Model(Engine(find_model(str(model), variant, *parts), Choice(device, dtype)), settled)

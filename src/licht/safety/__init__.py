@@ -1,0 +1,1 @@
+"""The one door: what is let in, what is let out, and how it is marked."""
