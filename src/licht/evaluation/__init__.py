@@ -1,0 +1,1 @@
+"""Measuring: faithfulness to the reference, quality, speed."""
