@@ -1,5 +1,6 @@
 """From a prompt to token ids: templates, padding, truncation."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from torch import Tensor
 
 from licht.checkpoint.reader import first_line, read_json
@@ -24,6 +25,10 @@ _DEV_TEMPLATE = "<s>[SYSTEM_PROMPT]" + DEV_SYSTEM_MESSAGE + "[/SYSTEM_PROMPT][IN
 _TEMPLATES: Mapping[Tower, str] = {Tower.QWEN3: _KLEIN_TEMPLATE, Tower.MISTRAL3: _DEV_TEMPLATE}
 _PAD_TOKENS: Mapping[Tower, str] = {Tower.QWEN3: "<|endoftext|>", Tower.MISTRAL3: "<pad>"}
 _TEMPLATE_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+_QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _PADDING_SIDES: Mapping[Tower, str] = {Tower.QWEN3: "right", Tower.MISTRAL3: "left"}
 
 
@@ -47,8 +52,8 @@ class PromptTokenizer:
         """
         self.length = text.length
         self._tower = text.tower.tower
-        self._tokenizer = _read_tokenizer(folder)
         settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+        self._tokenizer = _read_tokenizer(folder, settings)
         self._render = _renderer(folder, settings, template, self._tower)
         self._side = settings.get("padding_side") or _PADDING_SIDES[self._tower]
         if self._side not in ("left", "right"):
@@ -94,12 +99,21 @@ class PromptTokenizer:
         return int(pad_id)
 
 
-def _read_tokenizer(folder: Path) -> Tokenizer:
+def _read_tokenizer(folder: Path, settings: Mapping[str, Any]) -> Tokenizer:
     path = folder / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exception for every fault
         raise InvalidCheckpoint(f"{path} is not a usable tokenizer ({first_line(error)}); copy it again") from error
+    if str(settings.get("tokenizer_class", "")).startswith("Qwen2Tokenizer"):
+        # this class, where it is known, splits text by its own rule whatever tokenizer.json says; so must we
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_QWEN2_SPLIT), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -127,22 +141,27 @@ class _ChatTemplate:
         self._common: dict[str, Any] = {"tools": None, "documents": None}
         self._common |= {name: _content(settings.get(name)) for name in _TEMPLATE_TOKENS}
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        # what templates may call, as transformers has it: Mistral's own calls both
+        # what templates may call, as transformers has it: Mistral's own needs the first two
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = _strftime_now
+        environment.filters["tojson"] = _to_json
         with _template_errors():
             self._template = environment.from_string(source)
         self("")
 
     def __call__(self, prompt: str) -> str:
+        given: dict[str, Any] = {
+            "messages": [{"role": "user", "content": prompt}],
+            "add_generation_prompt": True,
+            "enable_thinking": False,
+        }
+        if self._tower is Tower.MISTRAL3:
+            turns = [_turn("system", DEV_SYSTEM_MESSAGE), _turn("user", prompt)]
+            given = {"messages": turns, "add_generation_prompt": False}
         with _template_errors():
-            if self._tower is Tower.MISTRAL3:
-                turns = [_turn("system", DEV_SYSTEM_MESSAGE), _turn("user", prompt)]
-                return self._template.render(messages=turns, add_generation_prompt=False, **self._common)
-            messages = [{"role": "user", "content": prompt}]
-            return self._template.render(
-                messages=messages, add_generation_prompt=True, enable_thinking=False, **self._common
-            )
+            text = self._template.render(given | self._common)
+            text.encode("utf-8")  # half a character, which a template can spell, is no text
+        return text
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -151,6 +170,11 @@ def _raise_exception(message: str) -> NoReturn:
 
 def _strftime_now(pattern: str) -> str:
     return datetime.now().astimezone().strftime(pattern)
+
+
+def _to_json(value: object, ensure_ascii: bool = False, indent: int | None = None) -> str:
+    """JSON as it is: the filter that comes with Jinja escapes it for web pages."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
 
 
 @contextmanager
