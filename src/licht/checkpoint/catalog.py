@@ -44,10 +44,11 @@ def find_model(
         is_installed = _NAME.fullmatch(name) is not None and installed.is_dir()
         is_file, is_folder = path.is_file(), bool(model) and path.is_dir()
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, an unknown user's home, a zero byte
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UnknownModel(
-            f"{model!r} cannot be a model, folder or file ({error}); use a name or a path", field="model"
+            f"{model[:100]!r} cannot be a model, folder or file ({reason}); use a name or a path", field="model"
         ) from error
-    folder = builtin[model] if model in builtin else installed if is_installed else path if is_folder else None
+    folder = builtin.get(model, installed if is_installed else path if is_folder else None)
     if folder is not None and (autoencoder or text_encoder):
         raise InvalidRequest(
             f"{model} is a whole model; --vae and --text-encoder only complete a transformer in a single file",

@@ -1,7 +1,7 @@
 """What a checkpoint is: its layout from its names, its sizes from its shapes, the rest from the config beside it."""
 
-import math
 import re
+import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
@@ -147,7 +147,7 @@ def autoencoder_config(source: TensorSource, layout: Layout, config: Config) -> 
     official = layout is Layout.OFFICIAL
     down, up, block = ("down", "up", "block") if official else ("down_blocks", "up_blocks", "resnets")
     encoder_widths = _level_widths(shapes, f"encoder.{down}", block, source)
-    decoder_widths = _level_widths(shapes, f"decoder.{up}", block, source)
+    decoder_widths = _level_widths(shapes, f"decoder.{up}", block, source)[:: 1 if official else -1]
     z_channels = _shape(shapes, "decoder.conv_in.weight", 4, source)[1]
     groups = _whole(config, "norm_num_groups", source) if "norm_num_groups" in config else 32
     if any(width % groups for width in encoder_widths + decoder_widths):
@@ -157,7 +157,7 @@ def autoencoder_config(source: TensorSource, layout: Layout, config: Config) -> 
         )
     return AutoencoderConfig(
         channels=encoder_widths,
-        decoder_channels=decoder_widths if official else decoder_widths[::-1],
+        decoder_channels=decoder_widths,
         num_res_blocks=_count(shapes, f"encoder.{down}.0.{block}", source),
         z_channels=z_channels,
         norm_groups=groups,
@@ -265,7 +265,7 @@ def _whole(config: Config, key: str, source: TensorSource, most: int = 2**24) ->
 def _positive(config: Config, key: str, source: TensorSource) -> float:
     """The positive finite number `key` of a config.json."""
     value = config.get(key)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
         raise InvalidCheckpoint(
             f"the config.json of {source.place} lacks a usable {key!r} (it is {value!r}); expected a positive number"
         )

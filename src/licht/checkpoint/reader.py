@@ -186,6 +186,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises `InvalidCheckpoint` if the file is missing or is anything else."""
     try:
         value = json.loads(path.read_text("utf-8"))
+        # half a character can be escaped in JSON, but is no text and breaks whatever writes or tokenises it
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidCheckpoint(f"{path} cannot be read as JSON ({first_line(error)}); copy it again") from error
     if not isinstance(value, dict):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -70,8 +71,11 @@ def save_network(
             _write_tensors(target.folder / name, shard, metadata)
         if len(shards) > 1:
             _write_index(target, names, shards)
-    except OSError as error:
-        raise OutputFailed(f"{target.folder} cannot be written: {error.strerror or error}", field="output") from error
+    except (OSError, SafetensorError) as error:  # the library reports a full disk as an error of its own
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise OutputFailed(
+            f"{target.folder} cannot be written ({reason}); make room or choose another place", field="output"
+        ) from error
     return [target.folder / name for name in names]
 
 

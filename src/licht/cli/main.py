@@ -1,9 +1,12 @@
 """The command `licht`: collects the verbs and turns errors into one line and an exit code."""
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -12,9 +15,6 @@ from licht import __version__
 from licht.cli.doctor import doctor
 from licht.cli.generate import generate
 from licht.core.errors import InvalidRequest, LichtError
-
-INTERRUPTED = 130
-"""What a shell expects of a program that was stopped with Ctrl-C."""
 
 app = typer.Typer(
     name="licht",
@@ -56,37 +56,60 @@ def run(arguments: Sequence[str]) -> int:
     """
     as_json = "--json" in arguments[: arguments.index("--") if "--" in arguments else None]
     try:
-        code = app(args=list(arguments), prog_name="licht", standalone_mode=False)
-        if code == INTERRUPTED:
-            return _fail("interrupted", "interrupted", None, INTERRUPTED, as_json)
-        return code if isinstance(code, int) else 0
-    except LichtError as error:
-        return _fail(f"error: {error.message}", error.code, error.field, error.exit_code, as_json)
-    except typer.TyperException as error:
-        return _misused(error, as_json)
-    except KeyboardInterrupt:
-        return _fail("interrupted", "interrupted", None, INTERRUPTED, as_json)
+        ending = _ending_of(arguments)
+        if ending.message:
+            typer.echo(f"{ending.mark}{ending.message}", err=True)
+        if ending.message and as_json:
+            said = {"code": ending.code, "message": ending.message, "field": ending.field}
+            typer.echo(json.dumps({"error": said}))
     except OSError as error:
-        # stdout itself may be what failed; what it still holds must not fail once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return _fail(f"error: {error}", LichtError.code, None, LichtError.exit_code, as_json=False)
+        return _without_output(error)
+    return ending.exit_code
 
 
-def _misused(error: typer.TyperException, as_json: bool) -> int:
-    """Mistakes in the options; without any arguments there is no mistake, and help has been printed."""
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a command ended, for people and for programs; without a message it has succeeded, or has said so itself."""
+
+    exit_code: int
+    message: str = ""
+    code: str = InvalidRequest.code
+    field: str | None = None
+    mark: str = "error: "
+
+
+_INTERRUPTED = _Ending(130, "interrupted", "interrupted", mark="")
+"""130 is what a shell expects of a program that was stopped with Ctrl-C."""
+
+
+def _ending_of(arguments: Sequence[str]) -> _Ending:
+    try:
+        code = app(args=list(arguments), prog_name="licht", standalone_mode=False)
+    except LichtError as error:
+        return _Ending(error.exit_code, error.message, error.code, error.field)
+    except typer.TyperException as error:
+        return _misuse(error)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    if code == _INTERRUPTED.exit_code:
+        return _INTERRUPTED
+    return _Ending(code if isinstance(code, int) else 0)
+
+
+def _misuse(error: typer.TyperException) -> _Ending:
+    """A mistake in the options. Without any arguments there is none, and help has been printed."""
     if not error.format_message():
-        return error.exit_code
+        return _Ending(error.exit_code)
     command = getattr(getattr(error, "ctx", None), "command_path", "licht")
-    mistake = InvalidRequest(
-        f"{error.format_message().rstrip('.')}; see {command} --help",
-        field=getattr(getattr(error, "param", None), "name", None),
-    )
-    return _fail(f"error: {mistake.message}", mistake.code, mistake.field, error.exit_code, as_json)
+    mistake = InvalidRequest(f"{error.format_message().rstrip('.')}; see {command} --help")
+    return _Ending(error.exit_code, mistake.message, field=getattr(getattr(error, "param", None), "name", None))
 
 
-def _fail(line: str, code: str, field: str | None, exit_code: int, as_json: bool) -> int:
-    """Say what went wrong, to people and, where it was asked for, to programs."""
-    typer.echo(line, err=True)
-    if as_json:
-        typer.echo(json.dumps({"error": {"code": code, "message": line.removeprefix("error: "), "field": field}}))
-    return exit_code
+def _without_output(error: OSError) -> int:
+    """End after a system call failed, which is stdout's where nobody reads it or its disk is full."""
+    # what stdout still holds must not fail once more at exit
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if error.errno != errno.EPIPE:
+        with suppress(OSError):
+            typer.echo(f"error: {LichtError(str(error)).message}", err=True)
+    return LichtError.exit_code

@@ -13,6 +13,8 @@ PIXELS_PER_TOKEN: Final = 16
 MIN_SIDE_PX: Final = 64
 MAX_AREA_PX: Final = 4 * 1024 * 1024
 MAX_ASPECT: Final = 8
+MAX_SIDE_PX: Final = math.isqrt(MAX_AREA_PX * MAX_ASPECT)
+"""No longer side fits into that area at that aspect."""
 
 _SIZE = re.compile(r"\s*(\d{1,6})\s*[xX\u00d7]\s*(\d{1,6})\s*")
 
@@ -63,6 +65,8 @@ def check_size(size: Size) -> Size:
         require_whole(side_px, name, field="size")
         if side_px < MIN_SIDE_PX:
             raise InvalidRequest(f"{name} {side_px} px is too small; use at least {MIN_SIDE_PX} px", field="size")
+        if side_px > MAX_SIDE_PX:
+            raise InvalidRequest(f"{name} {side_px} px is too large; use at most {MAX_SIDE_PX} px", field="size")
         if side_px % PIXELS_PER_TOKEN:
             below = side_px // PIXELS_PER_TOKEN * PIXELS_PER_TOKEN
             raise InvalidRequest(

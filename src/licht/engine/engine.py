@@ -43,7 +43,7 @@ class Choice:
 
     def placement(self, variant: Variant) -> Placement:
         """Settle both. Raises `NotAvailable` for a device that is not there, `InvalidRequest` for an unknown name."""
-        device = _device(self.device)
+        device = choose_device(self.device)
         if self.dtype == "auto":
             small = variant.transformer.parameters < _SMALL_PARAMETERS
             return Placement(device, torch.float32 if device.type == "cpu" and small else torch.bfloat16)
@@ -52,7 +52,8 @@ class Choice:
         return Placement(device, _DTYPES[self.dtype])
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" prefers a GPU. Raises `NotAvailable` or `InvalidRequest`."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

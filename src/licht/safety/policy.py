@@ -119,12 +119,21 @@ def check_output(path: Path, overwrite: bool) -> None:
             raise InvalidOutput(f"the folder {path.parent} does not exist; create it or choose another", field="output")
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise InvalidOutput(f"the folder {path.parent} cannot be written; choose another", field="output")
-        taken = os.path.lexists(path)
+        taken = _is_taken(path)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InvalidOutput(f"{path} cannot be written ({reason}); choose another name", field="output") from error
     if taken and not overwrite:
         raise OutputExists(f"{path} exists; choose another name or pass --overwrite", field="output")
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether something has this name, be it a link that leads nowhere. Raises `OSError`, `ValueError`."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def write(released: Released, path: Path, overwrite: bool = False) -> None:

@@ -1,0 +1,1 @@
+"""Small models, pictures and files that many tests are made of."""
