@@ -194,3 +194,19 @@ def test_seeds() -> None:
     assert len(seeds_from(None, 64)) == 64
     first, second = (seeds_from(None, 1)[0] for _ in range(2))
     assert first != second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompt": 5}, "the prompt is a int; use a str"),
+        ({"prompt": b"x"}, "the prompt is a bytes; use a str"),
+        ({"prompt": "x", "guidance": "3"}, "guidance is '3', which is no number"),
+        ({"prompt": "x", "guidance": True}, "guidance is True, which is no number"),
+        ({"prompt": "x", "images": None}, "images is a NoneType; pass a list of paths or pictures"),
+        ({"prompt": "x", "images": "absent.png"}, "absent.png cannot be read"),
+    ],
+)
+def test_what_python_passes_is_checked_like_what_people_type(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(message)):
+        licht.load("nano", policy="off").generate(**arguments)

@@ -78,7 +78,7 @@ class Model:
         self,
         prompt: str,
         *,
-        images: Sequence[Source] = (),
+        images: Source | Sequence[Source] = (),
         size: tuple[int, int] | str | None = None,
         seed: int | None = None,
         num: int = 1,
@@ -88,13 +88,13 @@ class Model:
     ) -> list[Result]:
         """Draw `prompt` `num` times, with consecutive seeds from `seed` (default: a random one).
 
-        `images` are references in order, the first is image 1. `size` is (width, height) in pixels or "WIDTHxHEIGHT".
+        `images` are references in order, the first is image 1; a single one may be given as it is. `size` is (width, height) in pixels or "WIDTHxHEIGHT".
         Raises `InvalidRequest` and its kin for anything that cannot be drawn.
         """
         request = ImageRequest(
             prompt=prompt,
             seeds=seeds_from(seed, num),
-            references=tuple(reference_from(source, n) for n, source in enumerate(images, start=1)),
+            references=tuple(reference_from(source, n) for n, source in enumerate(_listed(images), start=1)),
             size=_size_from(size),
             steps=steps,
             guidance=guidance,
@@ -136,6 +136,14 @@ def reference_from(source: Source, number: int) -> Reference:
     if isinstance(source, str | Path):
         return open_reference(Path(source))
     raise InvalidImage(f"image {number} is a {type(source).__name__}; pass a path or a Pillow image", field="images")
+
+
+def _listed(images: object) -> Sequence[Source]:
+    if isinstance(images, str | Path | Image.Image | Reference):
+        return (images,)
+    if not isinstance(images, Sequence):
+        raise InvalidImage(f"images is a {type(images).__name__}; pass a list of paths or pictures", field="images")
+    return images
 
 
 def _size_from(size: object) -> Size | None:

@@ -1,11 +1,12 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from licht.checkpoint.catalog import DEFAULT_MODEL, built_in, find_model, models_folder
 from licht.core.errors import InvalidRequest, LichtError, UnknownModel
-from licht.model.variants import Kind
+from licht.model.variants import VARIANTS, Kind
 from tests.support import models
 
 
@@ -45,9 +46,16 @@ def test_a_model_is_found_by_name_folder_and_file(shelf: Path, tiny: Path, monke
         find_model("transformer/diffusion_pytorch_model.safetensors")
 
 
-def test_an_official_name_tells_the_kind_of_the_folder(shelf: Path, tiny: Path) -> None:
+def test_an_official_name_tells_the_kind_of_the_folder(
+    shelf: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(tiny, shelf / "klein-base-4b")
     (shelf / "klein-base-4b" / "licht.json").write_text('{"text_layers": [1, 2, 3], "text_length": 24}', "utf-8")
+    with pytest.raises(InvalidRequest, match="cannot be klein-base-4b: its transformer has other sizes"):
+        find_model("klein-base-4b")
+    sizes = find_model("klein-base-4b", "base").variant.transformer
+    official = {**VARIANTS, "klein-base-4b": replace(VARIANTS["klein-base-4b"], transformer=sizes)}
+    monkeypatch.setattr("licht.checkpoint.folder.VARIANTS", official)
     for name in ("klein-base-4b", "FLUX.2-klein-base-4B"):
         assert find_model(name).variant.kind is Kind.BASE
     assert find_model("klein-base-4b", "kv").variant.kind is Kind.KV

@@ -199,8 +199,9 @@ AMBIGUOUS = (
 def test_an_ambiguous_kind_names_the_choices(write: Write, index: dict[str, Any] | None) -> None:
     folder = write(description=models.describe(None), index=index)
     refused(AmbiguousModel, folder, "made", AMBIGUOUS)
-    for asked, kind in (("klein", Kind.KLEIN), ("base", Kind.BASE), ("kv", Kind.KV), ("klein-base-9b", Kind.BASE)):
+    for asked, kind in (("klein", Kind.KLEIN), ("base", Kind.BASE), ("kv", Kind.KV)):
         assert read_folder(folder, asked).variant.kind is kind
+    refused(InvalidRequest, folder, "cannot be klein-base-9b: its transformer has other sizes", kind="klein-base-9b")
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_a_kind_that_contradicts_the_shapes_is_refused(write: Write, asked: bool
 
 def test_no_dev_model_is_anything_else(write: Write) -> None:
     folder = write(transformer=models.DEV_TRANSFORMER, description=models.describe(Kind.DEV))
-    for kind in ("klein", "base", "kv", "klein-4b"):
+    for kind in ("klein", "base", "kv"):
         refused(InvalidRequest, folder, "its transformer has a guidance embedding; use --variant dev", kind=kind)
 
 

@@ -1,10 +1,13 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from licht.checkpoint.catalog import built_in
 from licht.checkpoint.load import Placement, load_autoencoder, load_tower, load_transformer
 from licht.checkpoint.reader import open_source, read_json
 from licht.core.errors import InvalidCheckpoint
@@ -206,3 +209,16 @@ def test_nothing_is_replaced_if_names_or_shapes_are_to_blame(copy: Path, monkeyp
         "licht.checkpoint.reader.TensorSource.tensor", lambda *args: pytest.fail("a tensor was read before the check")
     )
     refused(copy, "transformer", "tensor proj_out.weight", "has shape (1, 1)")
+
+
+def test_negative_variances_are_refused(tmp_path: Path) -> None:
+    source = built_in()["nano"] / "vae"
+    folder = tmp_path / "vae"
+    shutil.copytree(source, folder)
+    file = folder / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["bn.running_var"] = tensors["bn.running_var"].clone()
+    tensors["bn.running_var"][3] = -1.0
+    save_file(tensors, file)
+    with pytest.raises(InvalidCheckpoint, match=r"bn\.running_var in .* has negative values"):
+        load_autoencoder(open_source(folder), Placement(torch.device("cpu"), None), read_json(folder / "config.json"))

@@ -89,14 +89,14 @@ def test_the_report_has_all_that_it_promises(generate: Licht, here: Path) -> Non
     assert list(report["stages_s"]) == ["encode_prompt", "encode_references", "denoise", "decode"]
     assert all(seconds >= 0 for seconds in report["stages_s"].values())
     assert report["peak_memory_bytes"] > 10**7
-    assert report["warnings"] == ["tiny was trained up to 128x64 at this ratio: drawn there, enlarged to 256x128"]
+    assert report["warnings"] == ["tiny was trained up to 128x64: drawn at 128x64, enlarged to 256x128"]
 
 
 def test_warnings_go_to_stderr(generate: Licht) -> None:
     outcome = generate("x" * 50, "--size", "256x128", "-o", "out.png")
     assert (outcome.code, outcome.out) == (0, "out.png\n")
     assert outcome.err.splitlines() == [
-        "warning: tiny was trained up to 128x64 at this ratio: drawn there, enlarged to 256x128",
+        "warning: tiny was trained up to 128x64: drawn at 128x64, enlarged to 256x128",
         "warning: the prompt is too long for tiny: the first 40 of 75 tokens were used",
     ]
 

@@ -203,7 +203,7 @@ def test_a_size_beyond_the_trained_ones_is_drawn_smaller_and_enlarged(engines: E
     (large,) = results(engines[Kind.KLEIN], request(size=Size(256, 128)))
     (native,) = results(engines[Kind.KLEIN], request(size=Size(128, 64)))
     assert (large.picture.size, large.native_size) == (Size(256, 128), Size(128, 64))
-    assert large.warnings == ("tiny-klein was trained up to 128x64 at this ratio: drawn there, enlarged to 256x128",)
+    assert large.warnings == ("tiny-klein was trained up to 128x64: drawn at 128x64, enlarged to 256x128",)
     shrunk = pixels(large.picture)[::2, ::2].astype(int)
     assert np.abs(shrunk - pixels(native.picture)).mean() < 20
     with pytest.raises(InvalidRequest, match="drop --native-only"):

@@ -65,14 +65,12 @@ def test_only_base_models_with_a_scale_need_two_passes(variants: Mapping[Kind, V
 def test_beyond_the_trained_sizes_is_drawn_smaller_and_said_so(variants: Mapping[Kind, Variant]) -> None:
     settled = settle(request(size=Size(256, 128)), variants[Kind.KLEIN])
     assert (settled.size, settled.native) == (Size(256, 128), Size(128, 64))
-    wanted = "tiny-klein was trained up to 128x64 at this ratio: drawn there, enlarged to 256x128"
+    wanted = "tiny-klein was trained up to 128x64: drawn at 128x64, enlarged to 256x128"
     assert settled.warnings == (wanted,)
 
 
 def test_native_only_refuses_what_would_be_enlarged(variants: Mapping[Kind, Variant]) -> None:
-    message = (
-        "tiny-klein was trained up to 128x64 at this ratio, 256x128 was asked for; ask for 128x64 or drop --native-only"
-    )
+    message = "tiny-klein was trained up to 128x64, 256x128 was asked for; ask for 128x64 or drop --native-only"
     refused(request(size=Size(256, 128), native_only=True), variants[Kind.KLEIN], message, "size")
     assert settle(request(size=Size(128, 64), native_only=True), variants[Kind.KLEIN]).warnings == ()
 

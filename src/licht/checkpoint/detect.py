@@ -153,7 +153,7 @@ def autoencoder_config(source: TensorSource, layout: Layout, config: Config) -> 
     if any(width % groups for width in encoder_widths + decoder_widths):
         raise InvalidCheckpoint(
             f"{source.place}: {groups} norm groups do not divide the widths {encoder_widths} and {decoder_widths}; "
-            "put the config.json of this autoencoder beside it"
+            "put the config.json of this autoencoder beside it (as NAME.json beside NAME.safetensors)"
         )
     return AutoencoderConfig(
         channels=encoder_widths,

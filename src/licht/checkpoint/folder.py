@@ -141,8 +141,8 @@ def assemble(
     text_tower = tower_config(configs[parts.text_encoder], tower)
     layers = tuple(description.text_layers or _OFFICIAL_LAYERS[text_tower.tower])
     text = TextConfig(text_tower, layers, description.text_length or 512)
-    _check_fit(name, sizes, vae.token_channels, text)
     settled = settle_kind(name, sizes, description, index, transformer.metadata, kind)
+    _check_fit(name, sizes, vae.token_channels, text)
     return ModelFiles(
         variant=_variant(name, settled, sizes, description, text, vae),
         parts=parts,
@@ -202,8 +202,11 @@ def settle_kind(
             "say which with --variant klein, --variant base or --variant kv",
             field="variant",
         )
-    said = VARIANTS[said].kind if said in VARIANTS else said
     blame = InvalidRequest if asked else InvalidCheckpoint
+    if said in VARIANTS and said not in list(Kind):
+        if VARIANTS[said].transformer != sizes:
+            raise blame(f"{name} cannot be {said}: its transformer has other sizes; use --variant with its kind")
+        said = VARIANTS[said].kind
     if said not in [kind.value for kind in Kind]:
         choices = ", ".join(dict.fromkeys([kind.value for kind in Kind] + list(VARIANTS)))
         raise blame(f"{name}: {said!r} is not a kind of model; say which with --variant: {choices}", field="variant")
@@ -251,8 +254,8 @@ def _largest(sizes: tuple[Size, ...]) -> Size:
 
 
 def _beside_config(path: Path) -> Config:
-    """The config.json of a part's folder; a part in a single file has none."""
-    return _optional_json(path / "config.json")
+    """The config.json of a part's folder; of a part in a single file, the .json of the same name."""
+    return _optional_json(path / "config.json" if path.is_dir() else path.with_suffix(".json"))
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

@@ -67,6 +67,9 @@ def load_autoencoder(source: TensorSource, placement: Placement, config: Config)
         load_into(module, source, autoencoder_layout(sizes), {name: name for name in source}, placement)
     else:
         load_official(module, source, placement)
+    variance = dict(module.bn.named_buffers())["running_var"]
+    if (variance < 0).any():
+        raise InvalidCheckpoint(f"bn.running_var in {source.place} has negative values; the file is damaged")
     return module.eval().requires_grad_(False)
 
 

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from licht.core.errors import InvalidRequest
-from licht.core.sizes import Size, check_size, require_whole
+from licht.core.sizes import Size, check_size, require_number, require_whole
 
 MAX_STEPS = 50
 MAX_SEED = 2**63 - 1
@@ -61,6 +61,8 @@ class ImageRequest:
     native_only: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str):
+            raise InvalidRequest(f"the prompt is a {type(self.prompt).__name__}; use a str", field="prompt")
         if not 1 <= len(self.seeds) <= MAX_IMAGES:
             raise InvalidRequest(f"{len(self.seeds)} pictures asked for; ask for 1 to {MAX_IMAGES}", field="num")
         for seed in self.seeds:
@@ -73,6 +75,8 @@ class ImageRequest:
             require_whole(self.steps, "steps")
             if not 1 <= self.steps <= MAX_STEPS:
                 raise InvalidRequest(f"{self.steps} steps asked for; use 1 to {MAX_STEPS}", field="steps")
+        if self.guidance is not None:
+            require_number(self.guidance, "guidance")
         if self.guidance is not None and not 0.0 <= self.guidance <= 100.0:
             raise InvalidRequest(f"guidance {self.guidance} is out of range; use 0 to 100", field="guidance")
 

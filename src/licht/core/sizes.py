@@ -91,6 +91,12 @@ def require_whole(value: object, name: str, field: str | None = None) -> None:
         raise InvalidRequest(f"{name} is {value!r}, which is no whole number; use an int", field=field or name)
 
 
+def require_number(value: object, name: str) -> None:
+    """Raise `InvalidRequest` unless `value` is a number: from Python anything may come."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidRequest(f"{name} is {value!r}, which is no number; use a float", field=name)
+
+
 def floor_to_tokens(width: int, height: int) -> Size:
     """The size that remains when both sides are cut down to whole tokens."""
     return Size(width // PIXELS_PER_TOKEN * PIXELS_PER_TOKEN, height // PIXELS_PER_TOKEN * PIXELS_PER_TOKEN)
@@ -99,15 +105,16 @@ def floor_to_tokens(width: int, height: int) -> Size:
 def native_size(asked: Size, trained: Sequence[Size]) -> Size:
     """The size to draw at when `asked` is wanted from a model trained up to the sizes `trained`.
 
-    Nothing larger than the largest trained area is drawn natively: the result is the largest size of (nearly) the
-    asked ratio within that area. `trained` empty means that the model has no such limit.
+    Where sizes of (nearly) the asked ratio were trained, the largest of them is the limit. Other ratios may have the
+    largest trained area, and beyond it get the size within it that is nearest to their ratio. `trained` empty means
+    that the model has no such limit.
     """
     if not trained:
         return asked
-    limit_px = max(size.area_px for size in trained)
+    same_ratio = [size for size in trained if math.isclose(size.aspect, asked.aspect, rel_tol=0.02)]
+    limit_px = max(size.area_px for size in same_ratio or trained)
     if asked.area_px <= limit_px:
         return asked
-    same_ratio = [size for size in trained if math.isclose(size.aspect, asked.aspect, rel_tol=0.02)]
     if same_ratio:
         return max(same_ratio, key=lambda size: size.area_px)
     return min(_candidates(asked, limit_px), key=lambda size: _mismatch(size, asked, limit_px))

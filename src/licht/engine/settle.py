@@ -38,13 +38,19 @@ def settle(request: ImageRequest, variant: Variant) -> Settled:
     if native != size:
         if request.native_only:
             raise InvalidRequest(
-                f"{variant.name} was trained up to {native} at this ratio, {size} was asked for; "
+                f"{variant.name} was trained up to {_largest(variant)}, {size} was asked for; "
                 f"ask for {native} or drop --native-only",
                 field="size",
             )
-        warnings.append(f"{variant.name} was trained up to {native} at this ratio: drawn there, enlarged to {size}")
+        trained = f"{variant.name} was trained up to {_largest(variant)}"
+        warnings.append(f"{trained}: drawn at {native}, enlarged to {size}")
     steps = request.steps or variant.default_steps
     return Settled(request, references, size, native, steps, guidance, tuple(warnings))
+
+
+def _largest(variant: Variant) -> Size:
+    """The largest size that the model was trained on."""
+    return max(variant.trained_sizes, key=lambda size: size.area_px)
 
 
 def _guidance(request: ImageRequest, variant: Variant) -> float | None:

@@ -39,9 +39,12 @@ def rotary_table(ids_LA: Tensor, axes_dim: Sequence[int], theta: float) -> Tenso
 
     Angles are computed in float64, the table is complex64.
     """
+    device = ids_LA.device
+    if device.type == "mps":  # it has no float64
+        ids_LA = ids_LA.cpu()
     angles = []
     for axis, dim in enumerate(axes_dim):
         frequencies = theta ** -(torch.arange(0, dim, 2, dtype=torch.float64, device=ids_LA.device) / dim)
         angles.append(ids_LA[:, axis, None].double() * frequencies)
     angles_LD2 = torch.cat(angles, dim=-1)
-    return torch.polar(torch.ones_like(angles_LD2), angles_LD2).to(torch.complex64)
+    return torch.polar(torch.ones_like(angles_LD2), angles_LD2).to(torch.complex64).to(device)
