@@ -14,6 +14,8 @@ import typer
 from licht import __version__
 from licht.cli.doctor import doctor
 from licht.cli.generate import generate
+from licht.cli.train import train
+from licht.cli.world import world
 from licht.core.errors import InvalidRequest, LichtError
 
 app = typer.Typer(
@@ -26,6 +28,8 @@ app = typer.Typer(
 )
 app.command()(generate)
 app.command()(doctor)
+app.command()(train)
+app.add_typer(world, name="world")
 
 
 def _version(show: bool) -> None:

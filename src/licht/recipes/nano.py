@@ -1,0 +1,71 @@
+"""The built-in family, from nothing: autoencoder, then the flow model with its text tower."""
+
+from licht.training.config import DataConfig, FlowLoss, Networks, OptimConfig, Recipe, Source, Stream, Task
+
+SMALL = Networks()
+PICTURES = ("one", "two", "relation", "row", "layout", "many", "character", "hex", "pattern", "studio", "negation")
+WORDS = ("word", "word", "two_lines")
+EDITS = ("recolor", "restyle", "resize", "move", "add", "remove", "replace", "relight", "floor", "text", "camera")
+ONE_REFERENCE = ("subject", "subject", "subject", "palette", "lettering", "depth", "edges")
+TWO_REFERENCES = ("subjects", "subjects", "floor", "lighting")
+
+
+def nano_autoencoder() -> Recipe:
+    """The autoencoder: 1 M parameters, 32 latent channels; an hour on two CPU cores."""
+    return Recipe(
+        name="nano_autoencoder",
+        task=Task.AUTOENCODER,
+        hardware="two CPU cores",
+        optim=OptimConfig(
+            steps=24_000, batch=16, adamw_lr=1.5e-3, betas=(0.9, 0.99), warmup_steps=200, muon=False, autocast=False
+        ),
+        data=DataConfig(pictures=12_000, crop_px=64),
+        networks=SMALL,
+    )
+
+
+def nano_base() -> Recipe:
+    """The undistilled flow model: text to image, edits and references in one stream; hours on two CPU cores."""
+    return Recipe(
+        name="nano_base",
+        task=Task.FLOW,
+        hardware="two CPU cores",
+        optim=OptimConfig(steps=60_000, batch=32, adamw_lr=1.5e-3, muon_lr=3e-3, warmup_steps=300, ema=0.9995),
+        data=DataConfig(
+            streams=(
+                Stream("pictures", Source.PICTURE, PICTURES, rows=54_000, weight=0.40),
+                Stream("words", Source.PICTURE, WORDS, rows=24_000, weight=0.22),
+                Stream("wide", Source.PICTURE, PICTURES, rows=4_500, weight=0.03, size_px=(160, 96)),
+                Stream("tall", Source.PICTURE, PICTURES, rows=4_500, weight=0.03, size_px=(96, 160)),
+                Stream("tiny", Source.PICTURE, PICTURES, rows=4_500, weight=0.02, size_px=(64, 64)),
+                Stream("edits", Source.EDIT, EDITS, rows=20_000, weight=0.14, references=1, captions=3),
+                Stream("one", Source.TASK, ONE_REFERENCE, rows=9_000, weight=0.07, references=1, captions=3),
+                Stream("two", Source.TASK, TWO_REFERENCES, rows=6_000, weight=0.04, references=2, captions=3),
+                Stream("three", Source.TASK, ("subjects",), rows=3_000, weight=0.02, references=3, captions=3),
+                Stream("four", Source.TASK, ("subjects",), rows=2_000, weight=0.01, references=4, captions=3),
+                Stream("ten", Source.TASK, ("many",), 1_600, 0.02, references=8, reference_px=64, captions=3),
+            )
+        ),
+        networks=SMALL,
+        flow=FlowLoss(shift=2.2),
+    )
+
+
+def nano_smoke() -> Recipe:
+    """Three minutes from a fresh clone: the whole way in small, with the autoencoder that is shipped."""
+    return Recipe(
+        name="nano_smoke",
+        task=Task.FLOW,
+        hardware="any",
+        optim=OptimConfig(steps=400, batch=16, warmup_steps=20, ema=0.98),
+        data=DataConfig(
+            streams=(
+                Stream("pictures", Source.PICTURE, ("one",), rows=512, weight=0.8, captions=2),
+                Stream("edits", Source.EDIT, ("recolor",), rows=128, weight=0.2, references=1, captions=2),
+            )
+        ),
+        networks=Networks(hidden_size=128, heads=4, depth=1, depth_single=2, tower_size=128, vocab_size=640),
+        autoencoder_from="nano",
+        checkpoint_minutes=1.0,
+        sample_minutes=10.0,
+    )

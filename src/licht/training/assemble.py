@@ -1,0 +1,95 @@
+"""From a recipe and a folder to a task that is ready to train: data prepared, networks built."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from licht.checkpoint.load import Placement, load_autoencoder
+from licht.checkpoint.reader import open_source, read_json
+from licht.core.errors import InvalidSettings
+from licht.model.autoencoder import Autoencoder
+from licht.training.autoencoder import AutoencoderTask
+from licht.training.build import autoencoder_config
+from licht.training.config import Recipe, Task
+from licht.training.flow import FlowTask
+from licht.training.loop import TrainingTask
+from licht.training.pictures import PictureStore
+from licht.training.preview import Preview, WriteSheet
+from licht.training.rendered import RenderedRows, mixed_captions, mixed_pictures
+from licht.training.state import checkpoints, read_tensors
+from licht.training.store import StreamStore
+from licht.training.tokenizer import CaptionEncoder, save_tokenizer, train_tokenizer
+
+Progress = Callable[[str, int, int], None]
+"""(what is being prepared, done, total)."""
+
+PROMPTS = (
+    "a large shiny red sphere on a gray floor, light from the left",
+    "a small matte blue cube on a teal floor, light from the right",
+    "a large shiny red sphere to the left of a small matte blue cube on a gray floor, light from the left",
+    "a small shiny yellow cone to the right of a large matte green cylinder on a beige floor, light from the right",
+    "a small shiny red cone, a small matte yellow cube and a small shiny blue cone in a row on a teal floor",
+    "a large matte white torus on a lilac floor",
+    'a large matte orange cube on a gray floor, the word "SUN" on top',
+    'a small shiny purple sphere on a beige floor, the word "LICHT" on top',
+)
+"""What sheets during training show."""
+_CHUNK = 64
+_TOKENIZER_CAPTIONS = 20_000
+
+
+def assemble(
+    recipe: Recipe,
+    run: Path,
+    data: Path,
+    device: torch.device,
+    known: Mapping[str, Path],
+    write_sheet: WriteSheet,
+    on_progress: Progress,
+) -> TrainingTask:
+    """Prepare what is missing in `data` and build the task. Preparing goes on after an interruption.
+
+    `known` are model folders that a recipe may name.
+    Raises `InvalidSettings` for a recipe that names an autoencoder that is not there.
+    """
+    if recipe.task is Task.AUTOENCODER:
+        store = PictureStore(data / "pictures.bin", recipe.data.pictures, (128, 128))
+        store.fill(mixed_pictures(recipe.data.seed), _CHUNK, lambda done, total: on_progress("pictures", done, total))
+        return AutoencoderTask(recipe, store, device)
+    autoencoder = find_autoencoder(recipe, known).to(device)
+    encoder = CaptionEncoder(find_tokenizer(recipe, run), recipe.networks.text_length)
+    rows = RenderedRows(autoencoder, encoder, "train", recipe.data.seed)
+    stores = []
+    for stream in recipe.data.streams:
+        store_of = StreamStore(data, stream, 4 * recipe.networks.z_channels, recipe.networks.text_length)
+        store_of.fill(rows, _CHUNK, on_progress)
+        stores.append(store_of)
+    sampler = Preview(autoencoder, encoder, PROMPTS, write_sheet)
+    return FlowTask(recipe, stores, encoder, device, sampler)
+
+
+def find_autoencoder(recipe: Recipe, known: Mapping[str, Path]) -> Autoencoder:
+    """The trained autoencoder that a recipe names: the `vae/` of a model folder, or the newest average of a run."""
+    if recipe.autoencoder_from is None:
+        raise InvalidSettings(f"recipe {recipe.name} needs autoencoder_from: a model folder or an autoencoder's run")
+    folder = known.get(recipe.autoencoder_from) or Path(recipe.autoencoder_from).expanduser()
+    placement = Placement(torch.device("cpu"), torch.float32)
+    if (folder / "vae").is_dir():
+        return load_autoencoder(open_source(folder / "vae"), placement, read_json(folder / "vae" / "config.json"))
+    found = checkpoints(folder)
+    if not found:
+        raise InvalidSettings(f"{folder} holds no vae/ and no checkpoint; train an autoencoder there first")
+    autoencoder = Autoencoder(autoencoder_config(recipe.networks))
+    autoencoder.load_state_dict(read_tensors(found[-1] / "state.safetensors", "ema/autoencoder."))
+    return autoencoder.eval().requires_grad_(False)
+
+
+def find_tokenizer(recipe: Recipe, run: Path) -> Tokenizer:
+    """The run's tokenizer; trained on captions of the rendered world the first time."""
+    folder = run / "tokenizer"
+    if not (folder / "tokenizer.json").is_file():
+        texts = mixed_captions(recipe.data.seed, _TOKENIZER_CAPTIONS)
+        save_tokenizer(train_tokenizer(texts, recipe.networks.vocab_size), folder)
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -1,0 +1,96 @@
+"""Training the autoencoder: random crops, sampled latents, and the statistics that whiten them at the end."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from licht.model.autoencoder import Autoencoder, patchify
+from licht.training.build import autoencoder_config, initialise_autoencoder
+from licht.training.config import AutoencoderLoss, Recipe
+from licht.training.loop import Rank
+from licht.training.objectives import psnr, reconstruction_losses
+from licht.training.pictures import PictureStore
+
+_HELD_OUT = 256
+
+
+class AutoencoderModule(nn.Module):
+    """Encode, sample, decode, compare."""
+
+    def __init__(self, autoencoder: Autoencoder, weights: AutoencoderLoss) -> None:
+        """Train `autoencoder` with the given loss weights."""
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.weights = weights
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """(images (B, 3, H, W) in [-1, 1], noise of the latent's shape) -> weighted terms of the loss."""
+        image, noise = batch
+        mean, log_variance = self.autoencoder.encode_moments(image)
+        mean, log_variance = mean.float(), log_variance.float().clamp(-30, 20)
+        z = mean + noise * (0.5 * log_variance).exp()
+        decoded = self.autoencoder.decoder(z)
+        return reconstruction_losses(decoded.float(), image, mean, log_variance, self.weights)
+
+
+class AutoencoderTask:
+    """Batches of random crops from rendered pictures; the last pictures are held out."""
+
+    def __init__(self, recipe: Recipe, store: PictureStore, device: torch.device) -> None:
+        """Build and initialise the networks from the recipe's seed."""
+        self.recipe, self.store, self.device = recipe, store, device
+        torch.manual_seed(recipe.seed)
+        autoencoder = Autoencoder(autoencoder_config(recipe.networks))
+        initialise_autoencoder(autoencoder)
+        self.module: nn.Module = AutoencoderModule(autoencoder, recipe.autoencoder).to(device)
+        self.autoencoder = autoencoder
+
+    def batch(self, step: int, rank: Rank) -> tuple[Tensor, Tensor]:
+        """Crops and noise of this rank's rows."""
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
+        count = self.recipe.optim.batch
+        crop = self.recipe.data.crop_px
+        indices = torch.randint(self.store.count - _HELD_OUT, (count,), generator=generator)
+        tops = torch.randint((self.store.size[1] - crop) // 8 + 1, (count,), generator=generator) * 8
+        lefts = torch.randint((self.store.size[0] - crop) // 8 + 1, (count,), generator=generator) * 8
+        z = self.recipe.networks.z_channels
+        noise = torch.randn(count, z, crop // 8, crop // 8, generator=generator)
+        rows = slice(rank.index, None, rank.count)
+        whole = self.store.images(indices[rows])
+        crops = [
+            image[:, top : top + crop, left : left + crop]
+            for image, top, left in zip(whole, tops[rows].tolist(), lefts[rows].tolist(), strict=True)
+        ]
+        return torch.stack(crops).to(self.device), noise[rows].to(self.device)
+
+    @torch.no_grad()
+    def sample(self, path: Path, step: int) -> dict[str, float]:
+        """PSNR of held-out pictures, and the latent statistics that whiten them."""
+        del path, step
+        values, latents = [], []
+        for first in range(self.store.count - _HELD_OUT, self.store.count, 32):
+            image = self.store.images(torch.arange(first, first + 32)).to(self.device)
+            mean, _ = self.autoencoder.encode_moments(image)
+            values.append(psnr(self.autoencoder.decoder(mean), image))
+            latents.append(patchify(mean).transpose(0, 1).flatten(1))
+        return {"psnr_db": float(torch.cat(values).mean())}
+
+
+@torch.no_grad()
+def measure_statistics(autoencoder: Autoencoder, store: PictureStore, pictures: int = 2048) -> None:
+    """Set the batch norm's mean and variance to those of the latents of the first `pictures` pictures.
+
+    They whiten each (channel, sub-position) of the patchified mean, as the official autoencoder's do.
+    """
+    device = next(autoencoder.parameters()).device
+    total = torch.zeros(autoencoder.config.token_channels, dtype=torch.float64, device=device)
+    squares, count = torch.zeros_like(total), 0
+    for first in range(0, min(pictures, store.count - _HELD_OUT), 32):
+        image = store.images(torch.arange(first, first + 32)).to(device)
+        flat = patchify(autoencoder.encode_moments(image)[0]).transpose(0, 1).flatten(1).double()
+        total, squares, count = total + flat.sum(1), squares + flat.square().sum(1), count + flat.shape[1]
+    mean = total / count
+    statistics = dict(autoencoder.bn.named_buffers())
+    statistics["running_mean"].copy_(mean)
+    statistics["running_var"].copy_(squares / count - mean.square())

@@ -1,0 +1,216 @@
+"""What a training run is: frozen, written beside its checkpoints, compared on resume."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from licht.core.errors import InvalidSettings
+
+
+class Task(StrEnum):
+    """What is trained."""
+
+    AUTOENCODER = "autoencoder"
+    FLOW = "flow"
+
+
+class TimeShape(StrEnum):
+    """Distribution of training times before the shift."""
+
+    LOGIT_NORMAL = "logit_normal"
+    PLATEAU = "plateau"
+    """Logit-normal below its mode, constant above it: noise levels near 1 are seen more often."""
+    UNIFORM = "uniform"
+
+
+@dataclass(frozen=True, slots=True)
+class OptimConfig:
+    """Optimisers and schedule. Matrices inside blocks are trained with Muon, everything else with AdamW."""
+
+    steps: int
+    batch: int
+    adamw_lr: float = 1e-3
+    muon_lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    warmup_steps: int = 100
+    decay_share: float = 0.3
+    """Share of the steps, at the end, over which the rates fall linearly to zero."""
+    ema: float = 0.999
+    autocast: bool = True
+    muon: bool = True
+    compile: bool = False
+    """Fuse the network with torch.compile: half as fast again on a CPU, after a minute for each shape of batch."""
+
+
+class Source(StrEnum):
+    """Where the rows of a stream come from."""
+
+    PICTURE = "picture"
+    """A scene and its captions: text to image."""
+    EDIT = "edit"
+    """A scene before and after a change; the reference is the scene before."""
+    TASK = "task"
+    """Several references to be brought together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Rows of the rendered world that can share a batch: one size (width, height), one number of references.
+
+    Rows take the `kinds` of scenes, edits or tasks in turn; each is kept with `captions` phrasings. A step draws from
+    this stream in proportion to `weight`. References are squares of `reference_px`.
+    """
+
+    name: str
+    source: Source
+    kinds: tuple[str, ...]
+    rows: int
+    weight: float
+    size_px: tuple[int, int] = (128, 128)
+    references: int = 0
+    reference_px: int = 128
+    captions: int = 4
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of latent tokens."""
+        return self.size_px[1] // 16, self.size_px[0] // 16
+
+    @property
+    def reference_grid(self) -> tuple[int, int]:
+        """(rows, columns) of latent tokens of each reference."""
+        return self.reference_px // 16, self.reference_px // 16
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Which pictures are seen: streams for the flow, `pictures` of mixed scenes for the autoencoder."""
+
+    seed: int = 0
+    streams: tuple[Stream, ...] = ()
+    pictures: int = 0
+    crop_px: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class AutoencoderLoss:
+    """Weights of the reconstruction terms."""
+
+    mse: float = 1.0
+    l1: float = 0.3
+    gradient_l1: float = 0.5
+    kl: float = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLoss:
+    """Distribution of times and dropout of captions."""
+
+    shape: TimeShape = TimeShape.LOGIT_NORMAL
+    shift: float = 2.2
+    caption_dropout: float = 0.1
+    self_flow: float = 0.0
+    """Weight of the Self-Flow alignment; 0 leaves it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Sizes of the networks, as in the checkpoint's own configuration."""
+
+    vae_channels: tuple[int, ...] = (16, 32, 64, 64)
+    vae_blocks: int = 1
+    vae_groups: int = 8
+    z_channels: int = 32
+    hidden_size: int = 192
+    heads: int = 4
+    depth: int = 3
+    depth_single: int = 7
+    tower_size: int = 256
+    tower_layers: int = 4
+    tower_heads: int = 4
+    tower_kv_heads: int = 2
+    text_layers: tuple[int, ...] = (1, 2, 3)
+    text_length: int = 96
+    vocab_size: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One training run, complete. Two runs with equal recipes on one machine are equal."""
+
+    name: str
+    task: Task
+    hardware: str
+    optim: OptimConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    networks: Networks = field(default_factory=Networks)
+    autoencoder: AutoencoderLoss = field(default_factory=AutoencoderLoss)
+    flow: FlowLoss = field(default_factory=FlowLoss)
+    autoencoder_from: str | None = None
+    """Run folder or model folder with the trained autoencoder (flow)."""
+    start_from: str | None = None
+    """Run folder or model folder with networks to go on from (fine-tuning, distillation)."""
+    checkpoint_minutes: float = 3.0
+    sample_minutes: float = 15.0
+    seed: int = 0
+
+    def as_json(self) -> str:
+        """Canonical JSON: equal recipes have equal text."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
+
+
+def override(recipe: Recipe, changes: dict[str, str]) -> Recipe:
+    """`recipe` with dotted fields replaced, such as `{"optim.steps": "500"}`.
+
+    Raises `InvalidSettings` for an unknown field or a value of the wrong type.
+    """
+    for path, text in changes.items():
+        recipe = _replace(recipe, path, path.split("."), text)
+    return recipe
+
+
+def _replace(config: Any, path: str, keys: list[str], text: str) -> Any:  # noqa: ANN401 - any of the dataclasses above
+    names = [item.name for item in dataclasses.fields(config)]
+    if keys[0] not in names:
+        raise InvalidSettings(f"recipe field {path!r} is unknown; here there are {', '.join(names)}", field=path)
+    old = getattr(config, keys[0])
+    if len(keys) > 1:
+        if not dataclasses.is_dataclass(old):
+            raise InvalidSettings(f"recipe field {path!r} is unknown: {keys[0]} has no parts", field=path)
+        return dataclasses.replace(config, **{keys[0]: _replace(old, path, keys[1:], text)})
+    return dataclasses.replace(config, **{keys[0]: _parsed(path, old, text)})
+
+
+def _parsed(path: str, old: object, text: str) -> object:
+    """`text` as a value of the type of `old`."""
+    try:
+        if isinstance(old, StrEnum):
+            return type(old)(text)
+        value = json.loads(text) if not isinstance(old, str | None) or text == "null" else text
+    except ValueError as error:
+        raise InvalidSettings(f"recipe field {path} cannot be {text!r}; it is {old!r} now", field=path) from error
+    if isinstance(old, bool) != isinstance(value, bool) or (isinstance(old, int) and not isinstance(value, int)):
+        raise InvalidSettings(f"recipe field {path} cannot be {text!r}; it is {old!r} now", field=path)
+    if isinstance(old, float) and isinstance(value, int):
+        return float(value)
+    if isinstance(value, list):
+        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+    return value
+
+
+def difference(ours: str, theirs: str) -> list[str]:
+    """The dotted fields in which two recipes (as JSON) differ, with both values."""
+    return sorted(_differences(json.loads(ours), json.loads(theirs), ""))
+
+
+def _differences(ours: Any, theirs: Any, path: str) -> list[str]:  # noqa: ANN401 - JSON values
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        keys = sorted(set(ours) | set(theirs))
+        return [
+            line for key in keys for line in _differences(ours.get(key), theirs.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    return [] if ours == theirs else [f"{path}: {ours!r} here, {theirs!r} there"]

@@ -1,0 +1,131 @@
+"""Training the flow transformer and its text tower together, on text-to-image, edits and references in one stream.
+
+Shapes: B batch, L latent tokens, T text tokens, R reference tokens, C channels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from licht.model.positions import image_ids, reference_ids, text_ids
+from licht.model.text import TextTower
+from licht.model.transformer import Flux2Transformer
+from licht.training.build import initialise_tower, initialise_transformer, text_config, transformer_config
+from licht.training.config import Networks, Recipe
+from licht.training.loop import Rank
+from licht.training.objectives import draw_times, interpolate, velocity_loss
+from licht.training.store import StreamStore
+from licht.training.tokenizer import CaptionEncoder
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowBatch:
+    """Rows that share one size of picture and one list of reference sizes."""
+
+    x0_BLC: Tensor
+    noise_BLC: Tensor
+    t_B: Tensor
+    grid: Grid
+    ids_BT: Tensor
+    attended_BT: Tensor
+    references_BRC: Tensor | None
+    reference_grids: tuple[Grid, ...]
+
+
+class FlowNetworks(nn.Module):
+    """Tower and transformer as one module, so that one optimiser, one average and one checkpoint hold both."""
+
+    def __init__(self, networks: Networks, guidance_embed: bool = False) -> None:
+        """Build and initialise both from torch's current seed."""
+        super().__init__()
+        self.transformer = Flux2Transformer(transformer_config(networks, guidance_embed))
+        self.tower = TextTower(text_config(networks))
+        initialise_transformer(self.transformer)
+        initialise_tower(self.tower)
+
+    def forward(self, batch: FlowBatch) -> dict[str, Tensor]:
+        """Mean squared error of the velocity over the rows of `batch`."""
+        x_BLC, target_BLC = interpolate(batch.x0_BLC, batch.noise_BLC, batch.t_B)
+        return {"velocity": velocity_loss(self.velocity(batch, x_BLC, batch.t_B), target_BLC).mean()}
+
+    def velocity(self, batch: FlowBatch, x_BLC: Tensor, t_B: Tensor, guidance_B: Tensor | None = None) -> Tensor:
+        """Velocity of noisy tokens under the batch's text and references.
+
+        References go through a pass of their own and are seen as keys and values only, as when they are cached in
+        inference; the gradient flows through them.
+        """
+        text = self.tower(batch.ids_BT, batch.attended_BT)
+        device = x_BLC.device
+        cache = None
+        if batch.references_BRC is not None:
+            positions = reference_ids(batch.reference_grids).to(device)
+            cache = self.transformer.reference_cache(batch.references_BRC, positions, guidance_B)
+        velocity: Tensor = self.transformer(
+            x_BLC,
+            image_ids(batch.grid).to(device),
+            text,
+            text_ids(text.shape[1]).to(device),
+            t_B,
+            guidance_B,
+            cache=cache,
+        )
+        return velocity
+
+
+Sampler = Callable[[FlowNetworks, Path, int], dict[str, float]]
+"""(networks, path of a sheet, step) -> figures to log. Passed in, because judging is not the trainer's business."""
+
+
+class FlowTask:
+    """Batches of the joint objective: each step takes rows of one stream, the streams in turn by their weights."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        stores: Sequence[StreamStore],
+        encoder: CaptionEncoder,
+        device: torch.device,
+        sampler: Sampler,
+    ) -> None:
+        """Build and initialise the networks from the recipe's seed."""
+        self.recipe, self.stores, self.encoder, self.device, self.sampler = recipe, stores, encoder, device, sampler
+        torch.manual_seed(recipe.seed)
+        self.networks = FlowNetworks(recipe.networks)
+        self.module: nn.Module = self.networks.to(device)
+        self.weights = torch.tensor([store.stream.weight for store in stores])
+        self.empty = torch.from_numpy(encoder([""])[0].astype("int64"))
+
+    def batch(self, step: int, rank: Rank) -> FlowBatch:
+        """This rank's rows: stream, rows, phrasings, dropped captions, times and noise, all from (seed, step)."""
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
+        store = self.stores[int(torch.multinomial(self.weights, 1, generator=generator))]
+        stream, count, flow = store.stream, self.recipe.optim.batch, self.recipe.flow
+        indices = torch.randint(stream.rows, (count,), generator=generator)
+        phrasings = torch.randint(stream.captions, (count,), generator=generator)
+        dropped = torch.rand(count, generator=generator) < flow.caption_dropout
+        t_B = draw_times(count, flow.shape, flow.shift, generator)
+        tokens, channels = stream.grid[0] * stream.grid[1], 4 * self.recipe.networks.z_channels
+        noise = torch.randn(count, tokens, channels, generator=generator)
+        mine = slice(rank.index, None, rank.count)
+        rows = store.rows(indices[mine], phrasings[mine])
+        ids = torch.where(dropped[mine, None], self.empty, rows.ids_BT).to(self.device)
+        references = rows.references_BRC
+        return FlowBatch(
+            x0_BLC=rows.x0_BLC.to(self.device),
+            noise_BLC=noise[mine].to(self.device),
+            t_B=t_B[mine].to(self.device),
+            grid=stream.grid,
+            ids_BT=ids,
+            attended_BT=self.encoder.attended(ids),
+            references_BRC=None if references is None else references.to(self.device),
+            reference_grids=(stream.reference_grid,) * stream.references,
+        )
+
+    def sample(self, path: Path, step: int) -> dict[str, float]:
+        """Draw a sheet with the current weights."""
+        return self.sampler(self.networks, path, step)

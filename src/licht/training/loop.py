@@ -1,0 +1,190 @@
+"""The loop: deterministic steps, a time budget, checkpoints, logs. The same for every task.
+
+Every step draws its batch and its noise from (seed, step) alone, so a run that was killed goes on exactly where its
+last checkpoint stands, and processes that share a batch draw the same numbers as one process would.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from licht.core.errors import LichtError
+from licht.training.config import Recipe
+from licht.training.ema import EMA
+from licht.training.optim import build_optimizers, set_rates
+from licht.training.state import load_state, save_state, write_json_line
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """This process among those that train together; it takes rows `index`, `index + count`, ... of each batch."""
+
+    index: int = 0
+    count: int = 1
+
+
+class TrainingTask(Protocol):
+    """What a task gives the loop: a module whose forward is the loss, and batches by step."""
+
+    module: nn.Module
+    """Called with a batch; returns named terms of the loss, each a scalar mean over the rows given."""
+
+    def batch(self, step: int, rank: Rank) -> object:
+        """This rank's rows of the batch of `step`, on the device; a function of recipe, step and rank alone."""
+        ...
+
+    def sample(self, path: Path, step: int) -> dict[str, float]:
+        """Draw or measure with the current (averaged) weights; may write a sheet to `path`. Returns figures to log."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where a run stands."""
+
+    step: int
+    steps: int
+    loss: float
+    pictures_per_s: float
+
+
+class TrainingDiverged(LichtError):
+    """The loss is not finite; the run goes no further from here."""
+
+    code = "training_diverged"
+
+
+def train(task: TrainingTask, recipe: Recipe, run: Path, minutes: float, on_report: Callable[[Report], None]) -> Report:
+    """Train for at most `minutes` or until the recipe's last step; goes on from the newest checkpoint in `run`.
+
+    Raises `InvalidSettings` if `run` belongs to another recipe, `OutputFailed` if a checkpoint cannot be written,
+    `TrainingDiverged` for a loss that is not finite.
+    """
+    with _distributed() as rank:
+        return _Run(task, recipe, run, rank, on_report).go(minutes)
+
+
+class _Run:
+    """One call of `train` in one process."""
+
+    def __init__(
+        self, task: TrainingTask, recipe: Recipe, run: Path, rank: Rank, on_report: Callable[[Report], None]
+    ) -> None:
+        self.task, self.recipe, self.run, self.rank, self.on_report = task, recipe, run, rank, on_report
+        run.mkdir(parents=True, exist_ok=True)
+        self.optimizers = build_optimizers(task.module.named_parameters(), recipe.optim)
+        self.ema = EMA(task.module, recipe.optim.ema)
+        self.step = load_state(run, task.module, self.ema, self.optimizers, recipe)
+        forward = DistributedDataParallel(task.module) if rank.count > 1 else task.module
+        self.forward = torch.compile(forward, dynamic=False) if recipe.optim.compile else forward
+
+    def go(self, minutes: float) -> Report:
+        begun = last_report = last_save = last_sample = time.monotonic()
+        total, since, loss = self.recipe.optim.steps, self.step, float("nan")
+        while self.step < total and not self._agree(time.monotonic() - begun >= minutes * 60):
+            loss = self._one_step(log=self.step % 20 == 0)
+            now = time.monotonic()
+            if now - last_report > 10:
+                self._report(loss, (self.step - since) / (now - last_report))
+                last_report, since = now, self.step
+            if self._agree(now - last_save > self.recipe.checkpoint_minutes * 60):
+                self._save()
+                last_save = time.monotonic()
+            if self._agree(now - last_sample > self.recipe.sample_minutes * 60):
+                self._sample()
+                last_sample = time.monotonic()
+        self._save()
+        if self.step >= total:
+            self._sample()
+        elapsed = max(time.monotonic() - last_report, 1e-9)
+        return self._report(loss, (self.step - since) / elapsed)
+
+    def _one_step(self, log: bool) -> float:
+        config = self.recipe.optim
+        factor = set_rates(self.optimizers, self.step, config)
+        batch = self.task.batch(self.step, self.rank)
+        device = next(self.task.module.parameters()).device
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
+            terms: dict[str, Tensor] = self.forward(batch)
+        loss = torch.stack(list(terms.values())).sum()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), config.clip)
+        value = self._mean(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingDiverged(f"the loss is {value} at step {self.step}; lower the learning rate and resume")
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.ema.update(self.task.module, self.step)
+        if log and self.rank.index == 0:
+            named = {name: round(float(term.detach()), 6) for name, term in terms.items()}
+            entry = {"step": self.step, "loss": value, **named, "grad_norm": float(norm), "rate": factor}
+            write_json_line(self.run / "log.jsonl", entry)
+        self.step += 1
+        return value
+
+    def _save(self) -> None:
+        if self.rank.index == 0:
+            save_state(self.run, self.step, self.task.module, self.ema, self.optimizers, self.recipe)
+
+    def _sample(self) -> None:
+        if self.rank.index == 0:
+            self.ema.swap(self.task.module)
+            try:
+                figures = self.task.sample(self.run / f"sample-{self.step:08d}.png", self.step)
+            finally:
+                self.ema.swap(self.task.module)
+            write_json_line(self.run / "log.jsonl", {"step": self.step, **figures})
+
+    def _report(self, loss: float, steps_per_s: float) -> Report:
+        report = Report(self.step, self.recipe.optim.steps, loss, steps_per_s * self.recipe.optim.batch)
+        if self.rank.index == 0:
+            self.on_report(report)
+        return report
+
+    def _agree(self, here: bool) -> bool:
+        """Whether any process says so: clocks differ, decisions must not."""
+        if self.rank.count == 1:
+            return here
+        flag = torch.tensor(float(here))
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag.item())
+
+    def _mean(self, value: Tensor) -> float:
+        if self.rank.count > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+            value /= self.rank.count
+        return float(value)
+
+
+@contextmanager
+def _distributed() -> Iterator[Rank]:
+    """Join the processes that torchrun started, if it did."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Rank()
+        return
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield Rank(dist.get_rank(), count)
+    finally:
+        dist.destroy_process_group()
+
+
+def read_log(run: Path) -> list[dict[str, float]]:
+    """Every line that a run has logged, oldest first."""
+    path = run / "log.jsonl"
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []

@@ -1,0 +1,55 @@
+"""Optimisers: Muon for the matrices inside blocks, AdamW for everything else, one schedule for both."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from licht.training.config import OptimConfig
+
+_BLOCKS = ("double_blocks.", "single_blocks.", "layers.")
+
+
+def is_block_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether Muon trains this parameter: a matrix inside a block, not an embedding, a modulation or an end layer."""
+    return parameter.ndim == 2 and any(block in name for block in _BLOCKS)
+
+
+def build_optimizers(
+    parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfig
+) -> list[torch.optim.Optimizer]:
+    """One or two optimisers over all named parameters, in a fixed order."""
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in parameters:
+        (matrices if config.muon and is_block_matrix(name, parameter) else rest).append(parameter)
+    optimizers: list[torch.optim.Optimizer] = []
+    if rest:
+        optimizers.append(
+            torch.optim.AdamW(rest, lr=config.adamw_lr, betas=config.betas, weight_decay=config.weight_decay)
+        )
+    if matrices:
+        # updates are scaled to the size that AdamW's would have, so one rate suits matrices of every shape
+        optimizers.append(
+            torch.optim.Muon(
+                matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
+        )
+    return optimizers
+
+
+def rate_factor(step: int, config: OptimConfig) -> float:
+    """Factor on every rate at `step` (from 0): linear warm-up, flat, linear decay to zero at the last step."""
+    warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    decay_steps = max(1, round(config.decay_share * config.steps))
+    return warm * min(1.0, (config.steps - step) / decay_steps)
+
+
+def set_rates(optimizers: list[torch.optim.Optimizer], step: int, config: OptimConfig) -> float:
+    """Set the learning rates for `step`; returns the factor."""
+    factor = rate_factor(step, config)
+    for optimizer in optimizers:
+        base = config.muon_lr if isinstance(optimizer, torch.optim.Muon) else config.adamw_lr
+        for group in optimizer.param_groups:
+            group["lr"] = base * factor
+    return factor

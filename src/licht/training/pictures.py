@@ -1,0 +1,43 @@
+"""Pictures rendered once and kept as raw bytes, so that every step reads only what it needs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from licht.core.errors import OutputFailed
+
+Render = Callable[[int, int], Tensor]
+"""(first index, count) -> uint8 pictures (count, H, W, 3); the same index always gives the same picture."""
+
+
+class PictureStore:
+    """`count` RGB pictures of one size in one mapped file."""
+
+    def __init__(self, path: Path, count: int, size: tuple[int, int]) -> None:
+        """Open the file, or create it empty; `size` is (width, height) in pixels."""
+        self.path, self.count, self.size = path, count, size
+        shape = (count, size[1], size[0], 3)
+        complete = path.is_file() and path.stat().st_size == int(np.prod(shape))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._pixels = np.memmap(path, np.uint8, "r+" if complete else "w+", shape=shape)
+        except OSError as error:
+            raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
+        self._progress = path.with_suffix(".done")
+
+    def fill(self, render: Render, chunk: int, on_progress: Callable[[int, int], None]) -> None:
+        """Render what is missing; goes on after an interruption."""
+        done = int(self._progress.read_text()) if self._progress.is_file() else 0
+        for first in range(done, self.count, chunk):
+            count = min(chunk, self.count - first)
+            self._pixels[first : first + count] = render(first, count).numpy()
+            self._progress.write_text(str(first + count))
+            on_progress(first + count, self.count)
+
+    def images(self, indices: Tensor) -> Tensor:
+        """(B, 3, H, W) float32 in [-1, 1]."""
+        pixels = torch.from_numpy(self._pixels[indices.numpy()])
+        return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -1,0 +1,110 @@
+"""Checkpoints of a run: complete or absent, resumable to the bit, the last good one kept when the disk is full."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from licht.core.errors import InvalidCheckpoint, InvalidSettings, OutputFailed
+from licht.training.config import Recipe, difference
+from licht.training.ema import EMA
+
+_STEP = re.compile(r"step-(\d{8})")
+KEPT = 2
+
+
+def save_state(
+    run: Path, step: int, module: nn.Module, ema: EMA, optimizers: list[torch.optim.Optimizer], recipe: Recipe
+) -> Path:
+    """Write everything needed to go on after `step` steps. Raises `OutputFailed`; older checkpoints survive that."""
+    tensors = {f"model/{name}": tensor for name, tensor in module.state_dict().items()}
+    tensors |= {f"ema/{name}": tensor for name, tensor in ema.tensors.items()}
+    for number, optimizer in enumerate(optimizers):
+        tensors |= {f"optimizer{number}/{key}": value for key, value in _optimizer_tensors(optimizer).items()}
+    final, partial = run / f"step-{step:08d}", run / f".step-{step:08d}.part"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            partial / "state.safetensors",
+        )
+        (partial / "recipe.json").write_text(recipe.as_json(), "utf-8")
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise OutputFailed(f"the checkpoint {final} cannot be written ({error}); the last one is kept") from error
+    for old in checkpoints(run)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    return sorted(path for path in run.glob("step-*") if _STEP.fullmatch(path.name) and path.is_dir())
+
+
+def load_state(run: Path, module: nn.Module, ema: EMA, optimizers: list[torch.optim.Optimizer], recipe: Recipe) -> int:
+    """Go back to the newest checkpoint; returns the number of steps done, 0 if there is none.
+
+    Raises `InvalidSettings` with the differences if the checkpoint belongs to another recipe.
+    """
+    found = checkpoints(run)
+    if not found:
+        return 0
+    newest = found[-1]
+    differing = difference(recipe.as_json(), (newest / "recipe.json").read_text("utf-8"))
+    if differing:
+        raise InvalidSettings(f"{run} was trained with another recipe: {'; '.join(differing[:5])}; use another folder")
+    tensors = read_tensors(newest / "state.safetensors")
+    with torch.no_grad():
+        module.load_state_dict(_under(tensors, "model/"))
+        for name, tensor in _under(tensors, "ema/").items():
+            ema.tensors[name].copy_(tensor)
+    for number, optimizer in enumerate(optimizers):
+        _restore_optimizer(optimizer, _under(tensors, f"optimizer{number}/"))
+    return int(newest.name.removeprefix("step-"))
+
+
+def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
+    """All tensors of a file whose names start with `prefix`, by the rest of the name."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {
+                name.removeprefix(prefix): file.get_tensor(name)
+                for name in list(file.keys())
+                if name.startswith(prefix)
+            }
+    except (SafetensorError, OSError) as error:
+        raise InvalidCheckpoint(f"{path} is not a complete checkpoint ({error})") from error
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """State of an optimiser as tensors named parameter number / key."""
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return {f"{index}/{key}": torch.as_tensor(value) for index, entry in state.items() for key, value in entry.items()}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition("/")
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def write_json_line(path: Path, value: dict[str, Any]) -> None:
+    """Append one JSON object as a line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value) + "\n")

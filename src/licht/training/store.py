@@ -1,0 +1,79 @@
+"""Latents, references and captions, prepared once and mapped: one stream per size of picture and of references."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from licht.core.errors import InvalidSettings, OutputFailed
+from licht.training.config import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A few rows of a stream."""
+
+    x0_BLC: Tensor
+    references_BRC: Tensor | None
+    ids_BT: Tensor
+
+
+Prepare = Callable[[Stream, int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""(stream, first row, count) -> (latents (n, L, C), references (n, R, C), ids (n, captions, T))."""
+
+
+class StreamStore:
+    """One stream on disk: three mapped arrays that are filled once."""
+
+    def __init__(self, folder: Path, stream: Stream, channels: int, text_length: int) -> None:
+        """Open the arrays, or create them. Raises `InvalidSettings` if the folder holds another stream."""
+        self.stream, self.folder = stream, folder / stream.name
+        description = json.loads(json.dumps({**asdict(stream), "channels": channels, "text_length": text_length}))
+        description.pop("weight")
+        tokens = stream.grid[0] * stream.grid[1]
+        reference_tokens = stream.references * stream.reference_grid[0] * stream.reference_grid[1]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            known = self.folder / "stream.json"
+            if known.is_file() and json.loads(known.read_text("utf-8")) != description:
+                raise InvalidSettings(f"{self.folder} was prepared for another stream; delete it or use another folder")
+            known.write_text(json.dumps(description), "utf-8")
+            self._latents = self._open("latents", (stream.rows, tokens, channels), np.float16)
+            self._references = self._open("references", (stream.rows, max(reference_tokens, 1), channels), np.float16)
+            self._ids = self._open("ids", (stream.rows, stream.captions, text_length), np.uint16)
+        except OSError as error:
+            raise OutputFailed(f"{self.folder} cannot be written ({error}); free some space") from error
+
+    def fill(self, prepare: Prepare, chunk: int, on_progress: Callable[[str, int, int], None]) -> None:
+        """Prepare the rows that are missing; goes on after an interruption."""
+        progress = self.folder / "done"
+        done = int(progress.read_text()) if progress.is_file() else 0
+        for first in range(done, self.stream.rows, chunk):
+            count = min(chunk, self.stream.rows - first)
+            latents, references, ids = prepare(self.stream, first, count)
+            self._latents[first : first + count] = latents
+            if self.stream.references:
+                self._references[first : first + count] = references
+            self._ids[first : first + count] = ids
+            progress.write_text(str(first + count))
+            on_progress(self.stream.name, first + count, self.stream.rows)
+
+    def rows(self, indices: Tensor, phrasings: Tensor) -> Rows:
+        """The rows `indices` (B,), each with its phrasing number `phrasings` (B,)."""
+        at = indices.numpy()
+        references = torch.from_numpy(self._references[at]).float() if self.stream.references else None
+        ids = self._ids[at, phrasings.numpy()].astype(np.int64)
+        return Rows(torch.from_numpy(self._latents[at]).float(), references, torch.from_numpy(ids))
+
+    def _open(
+        self, name: str, shape: tuple[int, ...], dtype: type[np.float16] | type[np.uint16]
+    ) -> "np.memmap[Any, Any]":
+        path = self.folder / f"{name}.bin"
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        complete = path.is_file() and path.stat().st_size == size
+        return np.memmap(path, np.dtype(dtype), "r+" if complete else "w+", shape=shape)

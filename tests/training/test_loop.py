@@ -1,0 +1,146 @@
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from licht.core.errors import InvalidSettings, OutputFailed
+from licht.training.loop import Rank, Report, TrainingDiverged, read_log, train
+from licht.training.optim import rate_factor
+from licht.training.state import checkpoints, read_tensors
+from tests.training.toy import ToyTask, toy_recipe
+
+
+def quiet(report: Report) -> None:
+    assert report.steps > 0
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in read_log(run) if "loss" in line]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(checkpoints(run)[-1] / "state.safetensors")
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    report = train(ToyTask(toy_recipe(400, checkpoint_minutes=9)), toy_recipe(400, 9), tmp_path, 1, quiet)
+    logged = losses(tmp_path)
+    assert report.step == 400
+    assert sum(logged[-3:]) < 0.5 * sum(logged[:3])
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    recipe = toy_recipe()
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(ToyTask(recipe), recipe, whole, 1, quiet)
+    with pytest.raises(KeyboardInterrupt):
+        train(ToyTask(recipe, killed_at=5), recipe, parts, 1, quiet)
+    assert checkpoints(parts)[-1].name == "step-00000005"
+    train(ToyTask(recipe), recipe, parts, 1, quiet)
+    expected, got = weights(whole), weights(parts)
+    assert expected.keys() == got.keys()
+    assert any(name.startswith("optimizer1/") for name in got), "Muon's state is missing"
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, got[name]), name
+
+
+def test_a_run_stops_at_its_minutes_and_keeps_its_state(tmp_path: Path) -> None:
+    recipe = toy_recipe(100_000, checkpoint_minutes=9)
+    report = train(ToyTask(recipe), recipe, tmp_path, 0.01, quiet)
+    assert 0 < report.step < 100_000
+    assert checkpoints(tmp_path)[-1].name == f"step-{report.step:08d}"
+
+
+def test_a_resume_with_another_recipe_is_refused_with_the_difference(tmp_path: Path) -> None:
+    train(ToyTask(toy_recipe()), toy_recipe(), tmp_path, 1, quiet)
+    other = replace(toy_recipe(), optim=replace(toy_recipe().optim, clip=0.5))
+    with pytest.raises(InvalidSettings, match=r"optim\.clip: 0\.5 here, 1\.0 there"):
+        train(ToyTask(other), other, tmp_path, 1, quiet)
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = toy_recipe()
+
+    def full_after_three(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        if path.parent.name.startswith(".step-00000004"):
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save_file(tensors, path)
+
+    monkeypatch.setattr("licht.training.state.save_file", full_after_three)
+    with pytest.raises(OutputFailed, match="No space left"):
+        train(ToyTask(recipe), recipe, tmp_path, 1, quiet)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000003"]
+    assert not list(tmp_path.glob(".step-*"))
+    assert weights(tmp_path)
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    train(ToyTask(toy_recipe()), toy_recipe(), tmp_path, 1, quiet)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000007", "step-00000008"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    recipe = toy_recipe()
+    task = ToyTask(recipe)
+    with torch.no_grad():
+        task.module.get_parameter("outer.bias").fill_(math.nan)
+    with pytest.raises(TrainingDiverged, match="step 0"):
+        train(task, recipe, tmp_path, 1, quiet)
+
+
+def test_rates_warm_up_and_fall_to_zero() -> None:
+    config = replace(toy_recipe(100).optim, warmup_steps=10, decay_share=0.5)
+    factors = [rate_factor(step, config) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9] == factors[50] == 1.0
+    assert factors[75] == pytest.approx(0.5)
+    assert 0 < factors[99] <= 0.02
+
+
+def test_rows_of_all_ranks_are_the_rows_of_one(tmp_path: Path) -> None:
+    task = ToyTask(toy_recipe())
+    whole, _ = task.batch(3, Rank())
+    parts = [task.batch(3, Rank(index, 2))[0] for index in range(2)]
+    assert torch.equal(torch.stack(parts, 1).flatten(0, 1), whole)
+
+
+WORKER = """
+import json, sys
+from pathlib import Path
+from tests.training.toy import ToyTask, toy_recipe
+from licht.training.loop import train
+train(ToyTask(toy_recipe()), toy_recipe(), Path(sys.argv[1]), 1, lambda report: None)
+"""
+
+
+@pytest.mark.slow
+def test_two_gloo_processes_equal_one(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29655", "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(root), str(root / "src")])
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(tmp_path / "two")],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": path},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=300)
+        assert worker.returncode == 0, errors
+    recipe = toy_recipe()
+    train(ToyTask(recipe), recipe, tmp_path / "one", 1, quiet)
+    expected, got = weights(tmp_path / "one"), weights(tmp_path / "two")
+    worst = max(float((expected[name] - tensor).abs().max()) for name, tensor in got.items() if name.startswith("ema/"))
+    assert worst < 1e-6
+    assert json.dumps(losses(tmp_path / "two")[0])[:6] == json.dumps(losses(tmp_path / "one")[0])[:6]

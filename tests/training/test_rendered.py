@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from licht.checkpoint.catalog import built_in
+from licht.core.errors import InvalidSettings
+from licht.recipes import RECIPES
+from licht.training.assemble import find_autoencoder
+from licht.training.config import Recipe, Source, Stream, difference, override
+from licht.training.rendered import RenderedRows, mixed_captions, mixed_pictures
+from licht.training.store import StreamStore
+from licht.training.tokenizer import CaptionEncoder, train_tokenizer
+
+STREAMS = (
+    Stream("pictures", Source.PICTURE, ("one", "word"), rows=4, weight=1.0, captions=2),
+    Stream("wide", Source.PICTURE, ("two",), rows=2, weight=1.0, size_px=(160, 96), captions=2),
+    Stream("edits", Source.EDIT, ("recolor", "camera"), rows=2, weight=1.0, references=1, captions=2),
+    Stream("pairs", Source.TASK, ("subjects",), rows=2, weight=1.0, references=2, reference_px=64, captions=2),
+)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> CaptionEncoder:
+    return CaptionEncoder(train_tokenizer(mixed_captions(0, 400), 700), 96)
+
+
+@pytest.fixture(scope="module")
+def rows(encoder: CaptionEncoder) -> RenderedRows:
+    return RenderedRows(find_autoencoder(RECIPES["nano_smoke"](), built_in()), encoder, "train", seed=0)
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
+def test_rows_are_the_same_in_any_call_and_come_back_from_disk(
+    stream: Stream, rows: RenderedRows, tmp_path: Path
+) -> None:
+    latents, references, ids = rows(stream, 0, 2)
+    again = rows(stream, 1, 1)
+    assert latents.shape == (2, stream.grid[0] * stream.grid[1], 128)
+    assert np.allclose(latents[1:].astype(float), again[0].astype(float), atol=2e-2)
+    assert np.array_equal(ids[1:], again[2])
+    store = StreamStore(tmp_path, stream, 128, 96)
+    store.fill(rows, 2, lambda name, done, total: None)
+    read = StreamStore(tmp_path, stream, 128, 96).rows(torch.tensor([1, 0]), torch.tensor([1, 0]))
+    assert torch.equal(read.x0_BLC[1], torch.from_numpy(latents[0]).float())
+    assert read.ids_BT.tolist() == [ids[1, 1].tolist(), ids[0, 0].tolist()]
+    if stream.references:
+        assert read.references_BRC is not None
+        assert read.references_BRC.shape[1] == stream.references * (stream.reference_px // 16) ** 2
+        assert torch.equal(read.references_BRC[1], torch.from_numpy(references[0]).float())
+    else:
+        assert read.references_BRC is None
+
+
+def test_latents_are_about_white(rows: RenderedRows) -> None:
+    latents, _, _ = rows(STREAMS[0], 0, 4)
+    assert 0.5 < latents.astype(float).std() < 2.0
+
+
+def test_a_folder_of_another_stream_is_refused(rows: RenderedRows, tmp_path: Path) -> None:
+    StreamStore(tmp_path, STREAMS[0], 128, 96)
+    with pytest.raises(InvalidSettings, match="prepared for another stream"):
+        StreamStore(tmp_path, STREAMS[0], 64, 96)
+
+
+def test_upper_case_words_fall_into_letters(encoder: CaptionEncoder) -> None:
+    tokens = encoder._tokenizer.encode('a red cube, the word "LICHT" on top').tokens
+    assert [token for token in tokens if token.isascii() and token.isupper()] == list("LICHT")
+    assert "Ġcube" in tokens
+
+
+def test_pictures_for_the_autoencoder_are_the_same_in_any_range() -> None:
+    render = mixed_pictures(0)
+    assert torch.equal(render(8, 3)[1], render(9, 1)[0])
+
+
+def test_overrides_reach_nested_fields_and_name_what_is_unknown() -> None:
+    recipe: Recipe = RECIPES["nano_smoke"]()
+    changed = override(
+        recipe, {"optim.steps": "7", "flow.shift": "3", "optim.compile": "true", "flow.shape": "plateau"}
+    )
+    assert (changed.optim.steps, changed.flow.shift, changed.optim.compile) == (7, 3.0, True)
+    assert difference(changed.as_json(), recipe.as_json()) == [
+        "flow.shape: 'plateau' here, 'logit_normal' there",
+        "flow.shift: 3.0 here, 2.2 there",
+        "optim.compile: True here, False there",
+        "optim.steps: 7 here, 400 there",
+    ]
+    for path, text, message in (
+        ("optim.step", "7", "'optim.step' is unknown; here there are steps, batch"),
+        ("seed.deep", "7", "seed has no parts"),
+        ("optim.steps", "many", "cannot be 'many'"),
+        ("optim.steps", "1.5", "cannot be '1.5'"),
+        ("flow.shape", "flat", "cannot be 'flat'"),
+    ):
+        with pytest.raises(InvalidSettings, match=message.replace(".", r"\.")):
+            override(recipe, {path: text})
+
+
+def test_a_recipe_without_its_autoencoder_is_refused(tmp_path: Path) -> None:
+    recipe = override(RECIPES["nano_base"](), {"autoencoder_from": str(tmp_path)})
+    with pytest.raises(InvalidSettings, match="holds no vae/ and no checkpoint"):
+        find_autoencoder(recipe, built_in())
