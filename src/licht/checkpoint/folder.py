@@ -16,7 +16,8 @@ from licht.checkpoint.detect import (
     transformer_config,
     transformer_layout_of,
 )
-from licht.checkpoint.reader import TensorSource, open_source, read_json
+from licht.checkpoint.packed import open_weights
+from licht.checkpoint.reader import TensorSource, read_json
 from licht.core.errors import AmbiguousModel, InvalidCheckpoint, InvalidRequest, UnknownModel
 from licht.core.sizes import Size, check_size
 from licht.model.variants import VARIANTS, AutoencoderConfig, Kind, TextConfig, Tower, TransformerConfig, Variant
@@ -88,7 +89,7 @@ def read_file(path: Path, kind: str | None, autoencoder: Path | None, text_encod
     Beside it are looked for: `ae.safetensors`, `flux2-vae.safetensors` or `vae/`; `text_encoder/` and `tokenizer/`.
     """
     beside = path.parent
-    open_source(path)  # before anything is asked for beside it: it may be no checkpoint at all
+    open_weights(path)  # before anything is asked for beside it: it may be no checkpoint at all
     candidates = [beside / "ae.safetensors", beside / "flux2-vae.safetensors", beside / "vae"]
     found = autoencoder or next((p for p in candidates if p.exists()), None)
     if found is None or not found.exists():
@@ -132,7 +133,7 @@ def assemble(
 ) -> ModelFiles:
     """Put sources, sizes, kind and defaults together and check that the parts fit one another."""
     transformer, autoencoder, tower = (
-        open_source(path) for path in (parts.transformer, parts.autoencoder, parts.text_encoder)
+        open_weights(path) for path in (parts.transformer, parts.autoencoder, parts.text_encoder)
     )
     configs = {path: _beside_config(path) for path in (parts.transformer, parts.autoencoder, parts.text_encoder)}
     sizes = transformer_config(transformer, transformer_layout_of(transformer), configs[parts.transformer])

@@ -16,6 +16,7 @@ from licht.checkpoint.detect import (
     transformer_layout_of,
 )
 from licht.checkpoint.names import (
+    Change,
     Piece,
     autoencoder_layout,
     normalise_official,
@@ -30,18 +31,31 @@ from licht.model.linear import StackedLinear
 from licht.model.text import TextTower
 from licht.model.transformer import Flux2Transformer
 from licht.model.variants import TextConfig
+from licht.quant.linear import StackedLayers
+from licht.quant.swap import quantise, worth_quantising
 
 _IGNORED = {"bn.num_batches_tracked"}
 """State of the batch norm that plays no part in evaluation and that some files leave out."""
+_DENSE = {"img_in"}
+"""Layers that are never quantised in memory: the network's dtype and device are read off them."""
 _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a network's weights go. `dtype` None keeps the file's own."""
+    """Where a network's weights go. `dtype` None keeps the file's own.
+
+    `quant` is a format that the matrices of the blocks are quantised to as they are read, one after the other.
+    """
 
     device: torch.device
     dtype: torch.dtype | None
+    quant: str | None = None
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """What quantised layers compute in."""
+        return self.dtype or torch.bfloat16
 
 
 def load_transformer(source: TensorSource, placement: Placement, config: Config) -> Flux2Transformer:
@@ -154,6 +168,11 @@ def _place_tensor(
     placement: Placement,
 ) -> None:
     """Read the pieces of one official tensor and hand it to the module."""
+    layer = _quantised_layer(module, name, parts, source, in_file, placement)
+    if layer is not None:
+        parent, _, child = name.removesuffix(".weight").rpartition(".")
+        setattr(module.get_submodule(parent), child, layer.to(placement.device))
+        return
     read = [_read(source, in_file[piece.foreign]) for piece in parts]
     rows = [piece.to_official(tensor) for piece, tensor in zip(parts, read, strict=True)]
     target = placement.dtype or rows[0].dtype
@@ -165,6 +184,42 @@ def _place_tensor(
         setattr(module.get_submodule(parent), child, StackedLinear(rows))
     else:
         _assign(module.get_submodule(owner), leaf, _fused(rows, placement.device, target))
+
+
+def _quantised_layer(
+    module: nn.Module,
+    name: str,
+    parts: list[Piece],
+    source: TensorSource,
+    in_file: Mapping[str, str],
+    placement: Placement,
+) -> nn.Module | None:
+    """The layer of a matrix that is quantised, in the file or now; None for everything else."""
+    owner = name.removesuffix(".weight")
+    linear = module.get_submodule(owner) if owner != name else None
+    if owner in _DENSE or not isinstance(linear, nn.Linear):
+        return None
+    if any(piece.change is not Change.SAME for piece in parts):
+        return None  # rearranged rows: few and small, so they are dequantised
+    dtype = placement.compute_dtype
+    if placement.quant is not None and worth_quantising(owner, tuple(linear.weight.shape)):
+        rows = [_read(source, in_file[piece.foreign]) for piece in parts]
+        return quantise(rows[0] if len(rows) == 1 else torch.cat(rows), placement.quant, dtype)
+    layers = [source.layer(in_file[piece.foreign], dtype) for piece in parts]
+    if all(layer is None for layer in layers):
+        return None
+    made = [
+        layer if layer is not None else _plain_layer(_read(source, in_file[piece.foreign]), dtype)
+        for layer, piece in zip(layers, parts, strict=True)
+    ]
+    return made[0] if len(made) == 1 else StackedLayers(made)
+
+
+def _plain_layer(weight: Tensor, dtype: torch.dtype) -> nn.Linear:
+    """A matrix that is not quantised, beside others that are."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    return layer
 
 
 def _fused(rows: list[Tensor], device: torch.device, dtype: torch.dtype) -> Tensor:

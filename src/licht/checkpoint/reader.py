@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from licht.core.errors import InvalidCheckpoint
+from licht.quant.linear import QuantisedLinear
 
 MAX_TENSORS: Final = 20_000
 MAX_NAME_LENGTH: Final = 256
@@ -79,6 +80,11 @@ class TensorSource:
         tensor: Tensor = self._files[name].get_tensor(name)
         return tensor
 
+    def layer(self, name: str, dtype: torch.dtype) -> QuantisedLinear | None:
+        """A quantised matrix as a layer that computes in `dtype`; None for a tensor that is stored plainly."""
+        del name, dtype
+        return None
+
     def __contains__(self, name: str) -> bool:
         return name in self._infos
 
@@ -108,8 +114,7 @@ class TensorSource:
             self._add(path, name, file)
 
     def _add(self, path: Path, name: str, file: safe_open) -> None:
-        if not _NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH or ".." in name:
-            raise InvalidCheckpoint(f"{path} has a tensor with the name {name[:80]!r}; such a file is not loaded")
+        check_name(path, name)
         if name in self._infos:
             raise InvalidCheckpoint(f"tensor {name} is in {path} and in another shard; every tensor belongs in one")
         view = file.get_slice(name)
@@ -120,6 +125,12 @@ class TensorSource:
             )
         self._infos[name] = TensorInfo(tuple(view.get_shape()), dtype)
         self._files[name] = file
+
+
+def check_name(path: Path, name: str) -> None:
+    """Raise `InvalidCheckpoint` for a name that no tensor of a network has, such as one with path parts."""
+    if not _NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH or ".." in name:
+        raise InvalidCheckpoint(f"{path} has a tensor with the name {name[:80]!r}; such a file is not loaded")
 
 
 def _check_header_size(path: Path) -> None:

@@ -102,6 +102,65 @@ class NotAvailable(LichtError):
     exit_code = 2
 
 
+class NotAuthenticated(LichtError):
+    """A key that is missing, unknown, expired or revoked."""
+
+    code = "not_authenticated"
+    exit_code = 2
+
+
+class NotPermitted(LichtError):
+    """A key that is good, for something else."""
+
+    code = "not_permitted"
+    exit_code = 2
+
+
+class InsufficientCredits(LichtError):
+    """A key that cannot pay for what it asks for."""
+
+    code = "insufficient_credits"
+    exit_code = 2
+
+
+class TooManyJobs(LichtError):
+    """A key with as many active jobs as it may have; it can try again later."""
+
+    code = "too_many_jobs"
+
+
+class IdempotencyConflict(LichtError):
+    """An idempotency key that was used for another request."""
+
+    code = "idempotency_conflict"
+    exit_code = 2
+
+
+class UnknownJob(LichtError):
+    """A job that is not there, or not for this key."""
+
+    code = "unknown_job"
+    exit_code = 2
+
+
+class LeaseLost(LichtError):
+    """A worker that held on to a job after it had been given to another; its result counts for nothing."""
+
+    code = "lease_lost"
+
+
+class DoesNotFit(LichtError):
+    """No way of running the request fits into the memory; `table` is the plan that says why, line by line."""
+
+    code = "does_not_fit"
+    exit_code = 3
+
+    def __init__(self, message: str, table: tuple[str, ...]) -> None:
+        """Keep the plan for whoever shows it."""
+        super().__init__(message)
+        self.table = table
+
+
 class OutOfMemory(LichtError):
     """The device ran out of memory in spite of the plan."""
 

@@ -1,7 +1,9 @@
 """What is asked of the engine and what comes back. No torch, no Pillow: pixels travel as plain bytes."""
 
 import hashlib
+import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from licht.core.errors import InvalidRequest
 from licht.core.sizes import Size, check_size, require_number, require_whole
@@ -9,6 +11,8 @@ from licht.core.sizes import Size, check_size, require_number, require_whole
 MAX_STEPS = 50
 MAX_SEED = 2**63 - 1
 MAX_IMAGES = 64
+MAX_LORAS = 16
+MAX_LORA_STRENGTH = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,34 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A picture that the result is to draw on, in the order in which prompts count: the first is image 1."""
+    """A picture that the result is to draw on, in the order in which prompts count: the first is image 1.
+
+    `file` is the file it came in, if there is one: what it says about its own making is carried on.
+    """
 
     picture: Picture
     name: str = "image"
+    file: bytes | None = field(default=None, repr=False, compare=False)
+    media_type: str = field(default="image/png", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LoraUse:
+    """An adapter file and how strongly it acts; 1 is as trained, below 0 the other way.
+
+    `allow_partial` uses the keys that fit this model where others do not.
+    """
+
+    path: Path
+    strength: float = 1.0
+    allow_partial: bool = False
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.strength) or abs(self.strength) > MAX_LORA_STRENGTH:
+            raise InvalidRequest(
+                f"LoRA strength {self.strength} is out of range; use -{MAX_LORA_STRENGTH:g} to {MAX_LORA_STRENGTH:g}",
+                field="loras",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +87,7 @@ class ImageRequest:
     steps: int | None = None
     guidance: float | None = None
     native_only: bool = False
+    loras: tuple[LoraUse, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str):
@@ -79,6 +108,10 @@ class ImageRequest:
             require_number(self.guidance, "guidance")
         if self.guidance is not None and not 0.0 <= self.guidance <= 100.0:
             raise InvalidRequest(f"guidance {self.guidance} is out of range; use 0 to 100", field="guidance")
+        if len(self.loras) > MAX_LORAS:
+            raise InvalidRequest(f"{len(self.loras)} LoRAs asked for; use at most {MAX_LORAS}", field="loras")
+        if len({use.path for use in self.loras}) < len(self.loras):
+            raise InvalidRequest("a LoRA is named twice; name it once and give it a strength", field="loras")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +128,8 @@ class Progress:
 class ImageResult:
     """One drawn picture, not yet released: no byte of it may leave except through `safety.policy.release`.
 
-    `native_size` is the size that the model drew at; the picture is larger where it had to be enlarged.
+    `native_size` is the size that the model drew at; the picture is larger where it had to be enlarged. `notes` say
+    what was done as asked (how many keys of a LoRA were applied), `warnings` what was done otherwise.
     """
 
     picture: Picture
@@ -104,3 +138,4 @@ class ImageResult:
     steps: int
     guidance: float | None
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

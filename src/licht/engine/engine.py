@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from licht.checkpoint.load import Placement, load_autoencoder, load_tower, load_
 from licht.core.errors import InvalidRequest, NotAvailable, OutOfMemory
 from licht.core.request import ImageRequest, ImageResult, Progress
 from licht.engine import stages
+from licht.engine.fit import fitting_plan, held_bytes
+from licht.engine.loras import LoraShelf
+from licht.engine.offload import stream_blocks
 from licht.engine.pictures import enlarge
 from licht.engine.prompts import PromptTokenizer
 from licht.engine.settle import Settled, settle, uses_two_passes
@@ -22,6 +25,8 @@ from licht.model.autoencoder import Autoencoder
 from licht.model.text import TextTower
 from licht.model.transformer import Flux2Transformer
 from licht.model.variants import Kind, Variant
+from licht.plan.plan import Residency, Setup
+from licht.quant.swap import QUANTISERS
 from licht.sampling.noise import initial_noise
 from licht.sampling.schedule import sigmas
 from licht.sampling.solvers import euler
@@ -36,20 +41,30 @@ _DEVICE = re.compile(r"cpu|mps|cuda(:\d{1,3})?")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Device and number format as asked for; "auto" picks what suits machine and model."""
+    """Device and number formats as asked for; "auto" picks what suits machine and model.
+
+    `dtype` is what is computed in, `quant` what the matrices of transformer and text tower are quantised to on loading.
+    """
 
     device: str = "auto"
     dtype: str = "auto"
+    quant: str = "none"
+    ignore_plan: bool = False
+    """Draw even where the plan says that it does not fit."""
 
     def placement(self, variant: Variant) -> Placement:
         """Settle both. Raises `NotAvailable` for a device that is not there, `InvalidRequest` for an unknown name."""
         device = choose_device(self.device)
+        if self.quant != "none" and self.quant not in QUANTISERS:
+            known = ", ".join(["none", *QUANTISERS])
+            raise InvalidRequest(f"quant {self.quant!r} is unknown; use one of {known}", field="quant")
+        quant = None if self.quant == "none" else self.quant
         if self.dtype == "auto":
             small = variant.transformer.parameters < _SMALL_PARAMETERS
-            return Placement(device, torch.float32 if device.type == "cpu" and small else torch.bfloat16)
+            return Placement(device, torch.float32 if device.type == "cpu" and small else torch.bfloat16, quant)
         if self.dtype not in _DTYPES:
             raise InvalidRequest(f"dtype {self.dtype!r} is unknown; use auto, float32 or bfloat16", field="dtype")
-        return Placement(device, _DTYPES[self.dtype])
+        return Placement(device, _DTYPES[self.dtype], quant)
 
 
 def choose_device(name: str) -> torch.device:
@@ -75,37 +90,74 @@ class Engine:
         self.files = files
         self.variant = files.variant
         self.placement = choice.placement(files.variant)
+        self.ignore_plan = choice.ignore_plan
         self.batch_size = batch_size or (1 if self.placement.device.type == "cpu" else 4)
+        self.loras = LoraShelf(files.variant.transformer)
         self._tokenizer: PromptTokenizer | None = None
         self._tower: TextTower | None = None
         self._autoencoder: Autoencoder | None = None
         self._transformer: Flux2Transformer | None = None
+        self._streamed = False
 
     def run(self, request: ImageRequest) -> Events:
         """Draw `request`: yields `Progress` as work goes on and one `ImageResult` per seed, in order.
 
         Closing the generator cancels within one step. Raises `InvalidRequest` for what the model cannot do,
-        `InvalidCheckpoint` for weights that turn out broken, `OutOfMemory`.
+        `InvalidCheckpoint` for weights that turn out broken, `DoesNotFit` before any work, `OutOfMemory`.
         """
         settled = settle(request, self.variant)
+        notes, warnings = self.loras.read(request.loras)
+        settled = replace(settled, notes=notes, warnings=settled.warnings + warnings)
+        setup = self._setup(settled)
         with _memory_errors(self.placement.device):
-            yield from self._draw(settled)
+            yield from self._draw(settled, setup)
+
+    def _setup(self, settled: Settled) -> Setup:
+        """How to run: what stays loaded, and whether the autoencoder works in bands. Raises `DoesNotFit`."""
+        if self.ignore_plan:
+            return Setup(Residency.RESIDENT, "none", "bfloat16", banded=False)
+        held = held_bytes(self._tower, self._transformer, self._autoencoder)
+        setup = fitting_plan(self.files, self.placement, settled, self.batch_size, held).setup
+        streamed = setup.residency is Residency.STREAMED and self.placement.device.type != "cpu"
+        if streamed != self._streamed:
+            self.unload()
+            self._streamed = streamed
+        return setup
 
     def unload(self) -> None:
         """Let go of every network."""
         self._tokenizer = self._tower = self._autoencoder = self._transformer = None
+        self.loras.detach()
         gc.collect()
 
-    def _draw(self, settled: Settled) -> Events:
+    def _draw(self, settled: Settled, setup: Setup) -> Events:
         text, unconditional, warnings = yield from self._encode_prompt(settled)
-        references = yield from self._encode_references(settled)
+        self._release_unless_resident(setup)
+        references = yield from self._encode_references(settled, setup.banded)
+        self._release_unless_resident(setup)
         conditions = yield from self._conditions(settled, text, unconditional, references)
-        seeds = settled.request.seeds
+        seeds, waiting = settled.request.seeds, []
         for start in range(0, len(seeds), self.batch_size):
             group = seeds[start : start + self.batch_size]
             latents = yield from self._denoise(settled, conditions, group, start)
-            for offset, seed in enumerate(group):
-                yield from self._decode(settled, latents[offset : offset + 1], seed, start + offset, warnings)
+            waiting += [(latents[n : n + 1], seed, start + n) for n, seed in enumerate(group)]
+            if setup.residency is Residency.RESIDENT or start + self.batch_size >= len(seeds):
+                # otherwise the transformer would have to be loaded again for every group
+                self._release_unless_resident(setup)
+                for one, seed, number in waiting:
+                    yield from self._decode(settled, (one, seed, number), warnings, setup.banded)
+                waiting = []
+        self._release_unless_resident(setup)
+
+    def _release_unless_resident(self, setup: Setup) -> None:
+        """Let go of what the stage before needed, where the plan says that there is no room for all."""
+        if setup.residency is Residency.RESIDENT:
+            return
+        self._tower = self._autoencoder = self._transformer = None
+        self.loras.detach()
+        gc.collect()
+        if self.placement.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _encode_prompt(
         self, settled: Settled
@@ -124,14 +176,16 @@ class Engine:
         yield Progress("encode_prompt", 1, 1)
         return states[:1], states[1:] if len(prompts) == 2 else None, warnings
 
-    def _encode_references(self, settled: Settled) -> Generator[Progress, None, stages.ReferenceTokens | None]:
+    def _encode_references(
+        self, settled: Settled, banded: bool
+    ) -> Generator[Progress, None, stages.ReferenceTokens | None]:
         total = len(settled.references)
         if not total:
             return None
         yield Progress("encode_references", 0, total)
         latents = []
         for done, picture in enumerate(settled.references, start=1):
-            latents.append(stages.encode_reference(self.autoencoder, picture))
+            latents.append(stages.encode_reference(self.autoencoder, picture, banded))
             yield Progress("encode_references", done, total)
         return stages.join_references(latents)
 
@@ -141,7 +195,9 @@ class Engine:
         cache = None
         if references is not None and self.variant.kind is Kind.KV:
             yield Progress("cache_references", 0, 1)
-            cache = stages.cache_references(self.transformer, references, settled.guidance)
+            strengths = self.loras.beside(self.transformer, [settled.request.loras])
+            with self.loras.adapters.using(strengths):
+                cache = stages.cache_references(self.transformer, references, settled.guidance)
             yield Progress("cache_references", 1, 1)
         return stages.Conditions(text, unconditional, settled.guidance, references, cache)
 
@@ -153,20 +209,23 @@ class Engine:
         noise = torch.cat([initial_noise(seed, grid, channels) for seed in seeds])
         latents = noise.to(self.placement.device)
         velocity = stages.velocity_of(self.transformer, conditions, grid)
+        velocity = self.loras.switched(velocity, self.transformer, settled.request.loras)
         schedule = sigmas(settled.native.tokens, settled.steps)
         for done, latents in enumerate(euler(velocity, latents, schedule), start=1):  # noqa: B007, B020
             yield Progress("denoise", done, settled.steps, first)
         return latents
 
     def _decode(
-        self, settled: Settled, latents_1LC: Tensor, seed: int, number: int, warnings: tuple[str, ...]
+        self, settled: Settled, drawn: tuple[Tensor, int, int], warnings: tuple[str, ...], banded: bool
     ) -> Events:
+        """One picture; `drawn` is (latents (1, L, C), seed, number of the picture)."""
+        latents_1LC, seed, number = drawn
         yield Progress("decode", 0, 1, number)
-        picture = stages.decode(self.autoencoder, latents_1LC, settled.native.grid)
+        picture = stages.decode(self.autoencoder, latents_1LC, settled.native.grid, banded)
         if settled.native != settled.size:
             picture = enlarge(picture, settled.size)
         yield Progress("decode", 1, 1, number)
-        yield ImageResult(picture, seed, settled.native, settled.steps, settled.guidance, warnings)
+        yield ImageResult(picture, seed, settled.native, settled.steps, settled.guidance, warnings, settled.notes)
 
     @property
     def tokenizer(self) -> PromptTokenizer:
@@ -179,7 +238,9 @@ class Engine:
     def tower(self) -> TextTower:
         """The text tower, loaded on first use."""
         if self._tower is None:
-            self._tower = load_tower(self.files.tower, self.placement, self.variant.text)
+            self._tower = load_tower(self.files.tower, self._loading, self.variant.text)
+            if self._streamed:
+                stream_blocks(self._tower, self.placement.device)
         return self._tower
 
     @property
@@ -193,8 +254,15 @@ class Engine:
     def transformer(self) -> Flux2Transformer:
         """The flow transformer, loaded on first use."""
         if self._transformer is None:
-            self._transformer = load_transformer(self.files.transformer, self.placement, self.files.transformer_config)
+            self._transformer = load_transformer(self.files.transformer, self._loading, self.files.transformer_config)
+            if self._streamed:
+                stream_blocks(self._transformer, self.placement.device)
         return self._transformer
+
+    @property
+    def _loading(self) -> Placement:
+        """Where the large networks are loaded: beside the device if their blocks are streamed to it."""
+        return replace(self.placement, device=torch.device("cpu")) if self._streamed else self.placement
 
 
 class Stopwatch:

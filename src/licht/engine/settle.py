@@ -20,6 +20,7 @@ class Settled:
     steps: int
     guidance: float | None
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def settle(request: ImageRequest, variant: Variant) -> Settled:

@@ -13,6 +13,7 @@ from licht.core.request import Picture
 from licht.engine.pictures import to_picture, to_tensor
 from licht.engine.prompts import PromptTokens
 from licht.model.autoencoder import Autoencoder
+from licht.model.banded import decode_banded, encode_banded
 from licht.model.positions import image_ids, reference_ids, text_ids
 from licht.model.text import TextTower
 from licht.model.transformer import Flux2Transformer, ReferenceCache
@@ -49,10 +50,11 @@ def encode_prompt(tower: TextTower, tokens: PromptTokens) -> Tensor:
 
 
 @torch.inference_mode()
-def encode_reference(autoencoder: Autoencoder, picture: Picture) -> Tensor:
-    """Whitened latents (1, C, rows, columns) float32 of one prepared reference."""
+def encode_reference(autoencoder: Autoencoder, picture: Picture, banded: bool = False) -> Tensor:
+    """Whitened latents (1, C, rows, columns) float32 of one prepared reference; `banded` takes less memory."""
     weight = autoencoder.decoder.conv_in.weight
-    return autoencoder.encode(to_tensor(picture).to(weight.device, weight.dtype)).float()
+    image = to_tensor(picture).to(weight.device, weight.dtype)
+    return (encode_banded(autoencoder, image) if banded else autoencoder.encode(image)).float()
 
 
 def join_references(latents: Sequence[Tensor]) -> ReferenceTokens:
@@ -110,11 +112,11 @@ def velocity_of(transformer: Flux2Transformer, conditions: Conditions, grid: tup
 
 
 @torch.inference_mode()
-def decode(autoencoder: Autoencoder, latents_1LC: Tensor, grid: tuple[int, int]) -> Picture:
-    """One picture from its final latent tokens."""
+def decode(autoencoder: Autoencoder, latents_1LC: Tensor, grid: tuple[int, int], banded: bool = False) -> Picture:
+    """One picture from its final latent tokens; `banded` takes less memory."""
     weight = autoencoder.decoder.conv_in.weight
     latents = tokens_to_grid(latents_1LC, grid).to(weight.device, weight.dtype)
-    return to_picture(autoencoder.decode(latents)[0])
+    return to_picture((decode_banded(autoencoder, latents) if banded else autoencoder.decode(latents))[0])
 
 
 def _guidance_tensor(transformer: Flux2Transformer, guidance: float | None, batch: int) -> Tensor | None:

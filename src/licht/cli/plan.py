@@ -1,0 +1,90 @@
+"""`licht plan`: what will be in memory and how long it takes, before anything runs."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from licht.model.variants import Variant
+
+DOES_NOT_FIT = 3
+"""Exit code for a request that no plan makes room for."""
+
+
+def plan(
+    model: Annotated[
+        str, typer.Argument(help="A model's name, folder or file; official models need not be installed.")
+    ],
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels (default: the model's).")] = None,
+    images: Annotated[int, typer.Option(help="Number of reference pictures.", min=0, max=10)] = 0,
+    num: Annotated[int, typer.Option("--num", "-n", help="Number of pictures.", min=1, max=64)] = 1,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps (default: the model's).", min=1, max=50)] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale (default: the model's).")] = None,
+    quant: Annotated[str, typer.Option(help="Format of the large matrices: none, fp8, int8, q4 or nvfp4.")] = "none",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
+    memory: Annotated[
+        str | None, typer.Option(help="Memory to plan for, such as 12GiB (default: what is free on the device).")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; with --memory also gpu.")] = "auto",
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure this machine's rates first.")] = False,
+    variant: Annotated[
+        str | None, typer.Option(help="What kind the model is, where it does not say: klein, base, dev or kv.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Print the plan for a request. Exits with 0 if some plan fits, with 3 if none does."""
+    from dataclasses import replace
+
+    from licht.core.errors import InvalidRequest
+    from licht.core.sizes import parse_size
+    from licht.plan import table
+    from licht.plan.plan import CPU, GPU, alternatives, choose
+    from licht.plan.sizes import BITS
+    from licht.plan.work import Request
+
+    if quant not in ("none", "fp8", "int8", "q4", "nvfp4") or dtype not in ("float32", "bfloat16"):
+        raise InvalidRequest(f"{quant!r} in {dtype!r} is no known format; known are {', '.join(BITS)}", field="quant")
+    found, stored = _variant_of(model, variant)
+    request = Request(parse_size(size) if size else found.default_size, images, num, steps, guidance)
+    if memory is not None and device in ("auto", "cpu", "gpu") and not calibrate:
+        base = CPU if device == "cpu" else GPU
+        machine = replace(base, memory_bytes=table.parse_memory(memory))
+    else:
+        from licht.engine import calibrate as rates
+        from licht.engine.engine import choose_device
+        from licht.engine.memory import free_memory_bytes
+
+        place = choose_device(device)
+        if calibrate:
+            rates.calibrate(place)
+        free = table.parse_memory(memory) if memory is not None else free_memory_bytes(place)
+        machine = rates.machine(place, free)
+    best = choose(found, request, machine, quant, dtype, stored)
+    others = alternatives(best, found)
+    if as_json:
+        typer.echo(json.dumps(table.as_json(best, others)))
+    else:
+        typer.echo("\n".join(table.lines(best, others)))
+    if not best.fits and not others:
+        raise typer.Exit(DOES_NOT_FIT)
+
+
+def _variant_of(model: str, kind: str | None) -> "tuple[Variant, str]":
+    """The variant, and the format that its transformer is stored in. Official names need no files, and no torch."""
+    from licht.core.errors import UnknownModel
+    from licht.model.variants import VARIANTS
+
+    name = model.lower().removeprefix("flux.2-")
+    try:
+        if name in VARIANTS and kind is None:
+            return VARIANTS[name], "none"
+        from licht.checkpoint.catalog import find_model
+        from licht.checkpoint.packed import stored_format
+
+        files = find_model(model, kind)
+    except UnknownModel:
+        if name in VARIANTS:
+            return VARIANTS[name], "none"
+        raise
+    return files.variant, stored_format(files.transformer)

@@ -1,0 +1,225 @@
+"""Plans: which parts are in memory in which stage, the peak of each, and how long it takes."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from licht.core.sizes import MIN_SIDE_PX, PIXELS_PER_TOKEN, Size
+from licht.model.variants import Variant
+from licht.plan import sizes
+from licht.plan.work import (
+    SLICE_BYTES,
+    Request,
+    Work,
+    decode_work,
+    denoise_work,
+    encode_prompt_work,
+    encode_references_work,
+    passes,
+)
+
+
+class Residency(StrEnum):
+    """Which weights are on the device at a time."""
+
+    RESIDENT = "resident"
+    """All of them, from the first stage to the last."""
+    IN_TURN = "in turn"
+    """Those of one stage; what a stage needed is released before the next one."""
+    STREAMED = "streamed"
+    """Of transformer and tower two blocks at a time; the others come from memory or disk when it is their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where it is to run. Rates are measured by calibration, or stated defaults."""
+
+    name: str
+    memory_bytes: int
+    overhead_bytes: int
+    """What the runtime takes before there is any model."""
+    operations_per_s: Mapping[str, float]
+    """Of a large matrix product, by the format that it is computed in."""
+    dequantised_per_s: float
+    """Weights a second."""
+    streamed_bytes_per_s: float
+    native: tuple[str, ...] = ()
+    """Formats that are multiplied without being dequantised."""
+    streams_quantised: bool = True
+    """Whether matrices that are quantised on loading can be kept elsewhere; a processor has no elsewhere."""
+    measured: bool = False
+
+
+CPU: Final = Machine(
+    "cpu", 0, 400 * 2**20, MappingProxyType({"float32": 1e11, "bfloat16": 4e11}), 4e8, 1.5e9, streams_quantised=False
+)
+GPU: Final = Machine(
+    "gpu", 0, 600 * 2**20, MappingProxyType({"float32": 4e13, "bfloat16": 2e14, "fp8": 3e14}), 2e11, 1.5e10, ("fp8",)
+)
+"""Stated defaults, for where nothing was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A way to run a model. `stored` is the format that the transformer's file has already."""
+
+    residency: Residency
+    quant: str
+    dtype: str
+    banded: bool
+    stored: str = "none"
+
+    @property
+    def form(self) -> str:
+        """The format of the blocks in memory."""
+        return self.quant if self.quant != "none" else self.stored
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        bands = ", decoder in bands" if self.banded else ""
+        return f"{self.form if self.form != 'none' else self.dtype}, {self.residency}{bands}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage: bytes of each part that is on the device, of everything else, and seconds."""
+
+    name: str
+    parts: Mapping[str, int]
+    work_bytes: int
+    seconds: float
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that is in use."""
+        return sum(self.parts.values()) + self.work_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every stage of a request, in one setup, on one machine."""
+
+    model: str
+    request: Request
+    machine: Machine
+    setup: Setup
+    stages: tuple[Stage, ...]
+
+    @property
+    def peak_bytes(self) -> int:
+        """The largest peak of any stage."""
+        return max(stage.peak_bytes for stage in self.stages)
+
+    @property
+    def seconds(self) -> float:
+        """Expected time of all stages."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def fits(self) -> bool:
+        """Whether every stage stays within the memory."""
+        return self.peak_bytes <= self.machine.memory_bytes
+
+
+def setups(quant: str, dtype: str, stored: str = "none") -> Iterator[Setup]:
+    """The ways to run in these formats, fastest first."""
+    yield Setup(Residency.RESIDENT, quant, dtype, banded=False, stored=stored)
+    yield Setup(Residency.IN_TURN, quant, dtype, banded=False, stored=stored)
+    yield Setup(Residency.IN_TURN, quant, dtype, banded=True, stored=stored)
+    yield Setup(Residency.STREAMED, quant, dtype, banded=True, stored=stored)
+
+
+def make_plan(variant: Variant, request: Request, machine: Machine, setup: Setup, batch: int = 1) -> Plan:
+    """What happens in every stage with this setup."""
+    prompts = passes(variant, request.guidance)
+    works = {
+        "encode_prompt": ("text tower", encode_prompt_work(variant.text, prompts, setup.dtype)),
+        "encode_references": ("autoencoder", encode_references_work(variant, request, setup.dtype, setup.banded)),
+        "denoise": ("transformer", denoise_work(variant, request, batch, setup.dtype)),
+        "decode": ("autoencoder", decode_work(variant, request, setup.dtype, setup.banded)),
+    }
+    weights = _weights(variant, request, setup)
+    stages = []
+    for name, (part, work) in works.items():
+        if name == "encode_references" and not request.images:
+            continue
+        parts = weights if setup.residency is Residency.RESIDENT else {part: weights[part]}
+        needs_slices = part != "autoencoder" and setup.form != "none" and setup.form not in machine.native
+        beside = work.memory_bytes + machine.overhead_bytes + (SLICE_BYTES if needs_slices else 0)
+        stages.append(Stage(name, dict(parts), beside, _seconds(variant, request, machine, setup, part, work)))
+    return Plan(variant.name, request, machine, setup, tuple(stages))
+
+
+def choose(
+    variant: Variant,
+    request: Request,
+    machine: Machine,
+    quant: str,
+    dtype: str,
+    stored: str = "none",
+    batch: int = 1,
+) -> Plan:
+    """The fastest plan in these formats that fits, or the smallest one if none does."""
+    ways = list(setups(quant, dtype, stored))
+    if quant != "none" and not machine.streams_quantised:
+        ways = [setup for setup in ways if setup.residency is not Residency.STREAMED]
+    plans = [make_plan(variant, request, machine, setup, batch) for setup in ways]
+    return next((plan for plan in plans if plan.fits), plans[-1])
+
+
+def alternatives(plan: Plan, variant: Variant, limit: int = 3) -> list[Plan]:
+    """Other plans that fit: in smaller formats, and if none of those fits, at smaller sizes. The nearest come first."""
+    machine, setup = plan.machine, plan.setup
+    small = [form for form in ("fp8" if "fp8" in machine.native else "int8", "q4") if form != setup.form]
+    found = [choose(variant, plan.request, machine, form, setup.dtype, setup.stored) for form in small]
+    found = [other for other in found if other.fits]
+    for size in _smaller(plan.request.size) if not found and not plan.fits else ():
+        for form in (setup.quant, *small):
+            other = choose(variant, replace(plan.request, size=size), machine, form, setup.dtype, setup.stored)
+            if other.fits:
+                return [other]
+    return found[:limit]
+
+
+def _smaller(size: Size) -> Iterator[Size]:
+    """Sizes of nearly the same ratio, each a tenth narrower than the one before."""
+    scale = 0.9
+    while min(size.width, size.height) * scale >= MIN_SIDE_PX:
+        width, height = (int(side * scale) // PIXELS_PER_TOKEN * PIXELS_PER_TOKEN for side in (size.width, size.height))
+        if min(width, height) >= MIN_SIDE_PX:
+            yield Size(width, height)
+        scale *= 0.9
+
+
+def _weights(variant: Variant, request: Request, setup: Setup) -> dict[str, int]:
+    """Bytes of each part on the device."""
+    streamed = setup.residency is Residency.STREAMED
+    tower = sizes.streamed_tower_bytes if streamed else sizes.tower_bytes
+    transformer = sizes.streamed_transformer_bytes if streamed else sizes.transformer_bytes
+    return {
+        "text tower": tower(variant.text, setup.dtype, setup.quant),
+        "transformer": transformer(variant.transformer, setup.dtype, setup.form) + request.lora_bytes,
+        "autoencoder": sizes.bytes_of(sizes.autoencoder_weights(variant.autoencoder), setup.dtype),
+    }
+
+
+def _seconds(variant: Variant, request: Request, machine: Machine, setup: Setup, part: str, work: Work) -> float:
+    """Arithmetic, dequantising and streaming, one after the other."""
+    native = setup.form in machine.native and part != "autoencoder"
+    seconds = work.operations / machine.operations_per_s[setup.form if native else setup.dtype]
+    if part == "autoencoder":
+        return seconds
+    runs, blocks = 1, variant.text.layers_used * sizes.tower_layer_weights(variant.text)
+    if part == "transformer":
+        double, single = sizes.block_weights(variant.transformer)
+        runs = request.num * (request.steps or variant.default_steps)
+        blocks = variant.transformer.depth * double + variant.transformer.depth_single_blocks * single
+    if setup.form != "none" and not native:
+        seconds += runs * blocks / machine.dequantised_per_s
+    if setup.residency is Residency.STREAMED:
+        form = setup.form if setup.form != "none" else setup.dtype
+        seconds += runs * sizes.bytes_of(blocks, form) / machine.streamed_bytes_per_s
+    return seconds
