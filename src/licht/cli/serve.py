@@ -1,0 +1,277 @@
+"""`licht serve`: API and workers as supervised processes, on one address."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import socket
+
+    from licht.service.settings import Settings
+    from licht.service.worker.drawing import Drawer
+
+_API_STOP_S = 5
+_FIRST_KEY = "first-key"
+_NON_COMMERCIAL = "non-commercial"
+
+
+class Part(StrEnum):
+    """What one process does."""
+
+    ALL = "all"
+    API = "api"
+    WORKER = "worker"
+
+
+def serve(
+    settings: Annotated[Path | None, typer.Option("--settings", "-s", help="Settings file (TOML).")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder for rows, pictures and secrets.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (default: 8000; 0: any free one).")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="A model's name, folder or file.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes (default: 1).")] = None,
+    only: Annotated[Part, typer.Option(help="Run one part alone, without a supervisor: api or worker.")] = Part.ALL,
+    check: Annotated[bool, typer.Option("--check", help="Print the effective settings and what is off; end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print address and key as JSON.")] = False,
+    supervised_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    worker_id: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Serve the FLUX API: durable jobs, keys, metering, one worker by default."""
+    from licht.service.settings import load_settings
+
+    overrides = {
+        "data": str(data) if data is not None else None,
+        "server.host": host,
+        "server.port": port,
+        "worker.model": model,
+        "worker.count": workers,
+    }
+    effective = load_settings(settings, {name: value for name, value in overrides.items() if value is not None})
+    if check:
+        _show(effective, as_json)
+        return
+    if only is Part.ALL:
+        raise typer.Exit(_supervise(effective, _own_options(settings, overrides), as_json))
+    from licht.service.logs import set_up_logging
+
+    set_up_logging(effective.logging.level, worker_id or only.value)
+    if only is Part.API:
+        _run_api(effective, supervised_fd)
+    else:
+        _run_worker(effective, worker_id)
+
+
+def _own_options(settings: Path | None, overrides: dict[str, Any]) -> list[str]:
+    """The options that make another process of ours see the same settings."""
+    options = ["--settings", str(settings)] if settings is not None else []
+    names = {"data": "--data", "worker.model": "--model"}
+    for name, option in names.items():
+        if overrides[name] is not None:
+            options += [option, str(overrides[name])]
+    return options
+
+
+def _show(settings: "Settings", as_json: bool) -> None:
+    shown = {"settings": settings.masked(), "switched_off": settings.switched_off()}
+    if as_json:
+        typer.echo(json.dumps(shown))
+        return
+    typer.echo(json.dumps(shown["settings"], indent=2))
+    for line in settings.switched_off():
+        typer.echo(f"off: {line}")
+
+
+def _supervise(settings: "Settings", options: list[str], as_json: bool) -> int:
+    """Listen, start the processes, say where, and look after them until a signal comes."""
+    import secrets
+
+    from licht.service.logs import set_up_logging
+    from licht.service.supervise import Role, Supervisor
+
+    set_up_logging(settings.logging.level, "supervisor")
+    listening = _listen(settings.server.host, settings.server.port)
+    run = secrets.token_hex(4)
+    base = [sys.executable, "-m", "licht", "serve", *options]
+    descriptor = listening.fileno()
+    roles = [Role("api", [*base, "--only", "api", "--supervised-fd", str(descriptor)], (descriptor,))]
+    names = [f"worker-{number}-{run}" for number in range(1, settings.worker.count + 1)]
+    roles += [Role(name, [*base, "--only", "worker", "--worker-id", name]) for name in names]
+    supervisor = Supervisor(
+        roles, settings.server.drain_s + _API_STOP_S, lambda role, _code: _tidy(settings, role.name)
+    )
+    supervisor.stop_on_signals()
+    try:
+        # before anything else is imported here: the processes have the same to do
+        supervisor.start()
+        _greet(settings, listening, _first_key(settings), as_json)
+    except BaseException:
+        supervisor.stop()
+        raise
+    finally:
+        code = supervisor.run()
+        listening.close()
+    return code
+
+
+def _tidy(settings: "Settings", worker: str) -> None:
+    """The jobs of a worker that has died need not wait until their leases run out."""
+    from licht.service.database.connect import Database
+    from licht.service.queue.records import QueueLimits
+    from licht.service.queue.register import Register
+    from licht.service.queue.store import JobStore
+
+    database = Database(settings.database_url)
+    JobStore(database, QueueLimits(max_deaths=settings.queue.max_deaths)).leases.reap(owner=worker)
+    Register(database).leave(worker)
+    database.close()
+
+
+def _greet(settings: "Settings", listening: "socket.socket", key: str, as_json: bool) -> None:
+    import os
+
+    host, port = listening.getsockname()[:2]
+    url = settings.server.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    if as_json:
+        typer.echo(json.dumps({"url": url, "key": key, "pid": os.getpid(), "data": str(settings.data)}))
+    else:
+        typer.echo(f"Licht serves {settings.worker.model} at {url}/#key={key}")
+        typer.echo(f"API key: {key}")
+        for line in settings.switched_off():
+            typer.echo(f"off: {line}")
+    sys.stdout.flush()
+
+
+def _first_key(settings: "Settings") -> str:
+    """The key of whoever sits at this machine, kept in the data folder for them alone; made anew if it was revoked."""
+    from licht.core.errors import NotAuthenticated
+    from licht.service.database.connect import Database
+    from licht.service.database.migrate import migrate
+    from licht.service.keys import KeyStore
+
+    database = Database(settings.database_url)
+    migrate(database)
+    keys = KeyStore(database)
+    path = settings.data / _FIRST_KEY
+    if path.exists():
+        text = path.read_text(encoding="ascii").strip()
+        try:
+            keys.authenticate(text)
+        except NotAuthenticated:
+            path.unlink()
+        else:
+            return text
+    settings.data.mkdir(parents=True, exist_ok=True)
+    created = keys.create("first")
+    path.touch(mode=0o600)
+    path.write_text(created.text + "\n", encoding="ascii")
+    database.close()
+    return created.text
+
+
+def _listen(host: str, port: int) -> "socket.socket":
+    """The supervisor listens, and hands the socket on: while the API starts again, callers wait instead of failing."""
+    import socket
+
+    from licht.core.errors import NotAvailable
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise NotAvailable(f"{host}:{port} cannot be used ({error.strerror}); choose another --port") from error
+    listening.listen(1024)
+    return listening
+
+
+def _run_api(settings: "Settings", supervised_fd: int | None) -> None:
+    import socket
+
+    import uvicorn
+
+    from licht.service.api.app import create_app
+    from licht.service.supervise import end_with_supervisor
+
+    config = uvicorn.Config(
+        create_app(settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_API_STOP_S - 2,
+    )
+    if supervised_fd is not None:
+        end_with_supervisor()
+        listening = socket.socket(fileno=supervised_fd)
+    else:
+        listening = _listen(settings.server.host, settings.server.port)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _run_worker(settings: "Settings", worker_id: str | None) -> None:
+    import signal
+
+    from licht.service.api.parts import queue_limits
+    from licht.service.database.connect import Database
+    from licht.service.database.migrate import migrate
+    from licht.service.queue.store import JobStore
+    from licht.service.storage import Storage
+    from licht.service.supervise import end_with_supervisor
+    from licht.service.worker.loop import Worker, WorkerLimits
+
+    database = Database(settings.database_url)
+    migrate(database)
+    drawer = _open_drawer(settings)
+    _check_licence(settings, drawer)
+    limits = WorkerLimits(
+        heartbeat_s=settings.queue.heartbeat_s, stall_s=settings.worker.stall_s, drain_s=settings.server.drain_s
+    )
+    store = JobStore(database, queue_limits(settings))
+    worker = Worker(store, Storage(settings.storage_url), drawer, limits, worker_id)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop())
+    if worker_id is not None:
+        end_with_supervisor()
+    worker.run()
+    database.close()
+
+
+def _open_drawer(settings: "Settings") -> "Drawer":
+    """Licht's own engine, or the one that the settings name."""
+    if settings.worker.engine is not None:
+        import importlib
+
+        from licht.core.errors import InvalidSettings
+
+        module, _, function = settings.worker.engine.partition(":")
+        try:
+            opened: Drawer = getattr(importlib.import_module(module), function)(settings)
+        except (ImportError, AttributeError) as error:
+            raise InvalidSettings(
+                f"worker.engine {settings.worker.engine} cannot be opened ({error})", field="worker.engine"
+            ) from error
+        return opened
+    from licht import load
+    from licht.service.worker.drawing import ModelDrawer
+
+    worker = settings.worker
+    return ModelDrawer(
+        load(worker.model, variant=worker.variant, device=worker.device, dtype=worker.dtype, policy=worker.policy)
+    )
+
+
+def _check_licence(settings: "Settings", drawer: "Drawer") -> None:
+    from licht.core.errors import InvalidSettings
+
+    if _NON_COMMERCIAL in drawer.licence.lower() and not settings.worker.accept_non_commercial_licence:
+        raise InvalidSettings(
+            f"{drawer.name} is under the licence {drawer.licence}; read it, and if your use keeps to it, set "
+            "worker.accept_non_commercial_licence = true",
+            field="worker.accept_non_commercial_licence",
+        )

@@ -1,0 +1,66 @@
+"""The application: routes, errors, the layer around them, and what runs beside."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from fastapi import Depends, FastAPI
+
+from licht import __version__
+from licht.service.api import background, bfl, native, operations
+from licht.service.api.auth import authenticate
+from licht.service.api.errors import RESPONSES, add_handlers
+from licht.service.api.inputs import Inputs
+from licht.service.api.parts import Parts, open_parts
+from licht.service.api.surround import Surround
+from licht.service.settings import Settings
+
+
+def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
+    """Build the application; the database is opened and migrated now, so that mistakes are seen before listening."""
+    opened = parts or open_parts(settings)
+    app = FastAPI(
+        title="Licht",
+        summary="FLUX.2 on your own hardware, over the protocol of the hosted API",
+        version=__version__,
+        lifespan=_lifespan,
+        dependencies=[Depends(authenticate)],
+        responses=RESPONSES,
+        # their pages load scripts from elsewhere; the document itself is at /openapi.json
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.parts = opened
+    app.state.inputs = Inputs(settings.inputs, opened.fetcher if settings.fetch.enabled else None)
+    app.state.measurements = operations.Measurements(opened)
+    app.include_router(operations.router())
+    app.include_router(bfl.router(opened))
+    app.include_router(native.router())
+    add_handlers(app)
+    app.add_middleware(
+        Surround,
+        hosts=_hosts(settings),
+        max_body_bytes=settings.server.max_body_bytes,
+        observe=app.state.measurements.observe,
+    )
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    parts: Parts = app.state.parts
+    tasks = background.start(parts)
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await parts.fetcher.aclose()
+    parts.database.close()
+
+
+def _hosts(settings: Settings) -> frozenset[str]:
+    named = {host.lower() for host in (*settings.server.allowed_hosts, settings.server.host)}
+    if settings.server.public_url is not None:
+        named.add((urlsplit(settings.server.public_url).hostname or "").lower())
+    return frozenset(named)

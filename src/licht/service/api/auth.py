@@ -1,0 +1,63 @@
+"""One dependency for every route: what a route asks for is written on it, and a route without a word stays shut."""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from fastapi import HTTPException, Request
+
+from licht.core.errors import NotAuthenticated, NotPermitted
+from licht.service.api.parts import parts_of
+from licht.service.keys import Scope, is_well_formed
+
+_MARK: Final = "__licht_access__"
+_OPEN: Final = "open"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def open_to_all(endpoint: F) -> F:
+    """Mark a route that needs no key."""
+    setattr(endpoint, _MARK, _OPEN)
+    return endpoint
+
+
+def needs(scope: Scope) -> Callable[[F], F]:
+    """Mark a route that needs a key with `scope`."""
+
+    def mark(endpoint: F) -> F:
+        setattr(endpoint, _MARK, scope.value)
+        return endpoint
+
+    return mark
+
+
+def access_of(endpoint: object) -> str | None:
+    """What a route asks for: "open", a scope, or None where nobody has said."""
+    return getattr(endpoint, _MARK, None)
+
+
+def authenticate(request: Request) -> None:
+    """Let a request through to a route, and keep its key. Runs in a thread; raises what becomes 403 or 422."""
+    access = access_of(request.scope["endpoint"])
+    if access == _OPEN:
+        return
+    if access is None:
+        raise NotPermitted("Not permitted")
+    text = _given(request)
+    if text is None:
+        raise NotAuthenticated("Not authenticated")
+    if not is_well_formed(text):
+        raise HTTPException(422, "Invalid API key format")
+    key = parts_of(request).keys.authenticate(text)
+    if access not in key.scopes:
+        raise NotPermitted(f"this key lacks the scope {access}")
+    request.state.key = key
+
+
+def _given(request: Request) -> str | None:
+    """BFL's header, else the two others that clients send."""
+    for header in ("x-key", "api-key"):
+        if (text := request.headers.get(header)) is not None:
+            return text
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None

@@ -1,0 +1,187 @@
+"""Licht's own routes over the same jobs: list, follow, cancel, delete."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
+
+from licht.core.errors import InvalidRequest, UnknownJob
+from licht.service.api.accept import accept
+from licht.service.api.auth import needs
+from licht.service.api.bfl import SubmitBody, draft_of, picture_response
+from licht.service.api.parts import Parts, base_url_of, key_of, parts_of
+from licht.service.keys import Scope
+from licht.service.metering import MILLI
+from licht.service.queue.records import Job, State
+
+_LOOK_S: Final = 0.1
+_KEEP_ALIVE_S: Final = 10.0
+
+
+class JobBody(SubmitBody):
+    """The fields of the BFL protocol, and the tier to use."""
+
+    model: str = "flux-2-pro"
+
+
+class JobView(BaseModel):
+    """A job. Times in seconds since 1970, cost in credits, sizes in pixels."""
+
+    id: str
+    model: str
+    state: str
+    stage: str
+    progress: float
+    queue_position: int | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    attempt: int
+    cost: float
+    width: int
+    height: int
+    seed: int
+    result: dict[str, Any] | None
+    error: dict[str, str] | None
+
+
+class JobList(BaseModel):
+    """Jobs, newest first."""
+
+    jobs: list[JobView]
+
+
+def router() -> APIRouter:
+    """The native routes."""
+    made = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+    made.add_api_route("", create_job, methods=["POST"], status_code=202, response_model=JobView)
+    made.add_api_route("", list_jobs, methods=["GET"], response_model=JobList)
+    made.add_api_route("/{job_id}", get_job, methods=["GET"], response_model=JobView)
+    made.add_api_route("/{job_id}", delete_job, methods=["DELETE"], status_code=204, response_class=Response)
+    made.add_api_route("/{job_id}/cancel", cancel_job, methods=["POST"], response_model=JobView)
+    made.add_api_route("/{job_id}/picture", get_picture, methods=["GET"], response_class=Response)
+    made.add_api_route("/{job_id}/events", follow_job, methods=["GET"], response_class=StreamingResponse)
+    return made
+
+
+def view(parts: Parts, job: Job, base_url: str) -> JobView:
+    """A job as its owner sees it."""
+    result = None
+    if job.result is not None:
+        result = {name: value for name, value in job.result.items() if name != "blob"}
+        result["url"] = parts.result_link(base_url, job.id)
+    failed = job.state in (State.FAILED, State.MODERATED)
+    return JobView(
+        id=job.id,
+        model=job.route,
+        state=job.state.value,
+        stage=job.stage,
+        progress=job.progress,
+        queue_position=parts.store.position(job),
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        attempt=job.attempt,
+        cost=job.cost_milli / MILLI if job.state in (State.QUEUED, State.RUNNING, State.READY) else 0.0,
+        width=job.task.width,
+        height=job.task.height,
+        seed=job.task.seed,
+        result=result,
+        error={"code": job.error_code or "error", "message": job.error or ""} if failed else None,
+    )
+
+
+@needs(Scope.GENERATE)
+async def create_job(
+    request: Request, body: JobBody, idempotency_key: Annotated[str | None, Header()] = None
+) -> JSONResponse:
+    """Queue a job."""
+    parts, base_url, key = parts_of(request), base_url_of(request), key_of(request)
+    if body.model not in parts.tiers:
+        raise InvalidRequest(
+            f"model {body.model[:100]!r} is unknown; use one of {', '.join(parts.tiers)}", field="model"
+        )
+    draft = draft_of(body.model, body, idempotency_key)
+    response = await accept(parts, request.app.state.inputs, key, draft, base_url)
+    job = await asyncio.to_thread(parts.store.get, response["id"], key.id)
+    told = await asyncio.to_thread(view, parts, job, base_url)
+    return JSONResponse(told.model_dump(), 202, {"Location": f"{base_url}/v1/jobs/{job.id}"})
+
+
+@needs(Scope.GENERATE)
+def list_jobs(
+    request: Request,
+    state: Annotated[State | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> JobList:
+    """The key's latest jobs."""
+    parts, base_url = parts_of(request), base_url_of(request)
+    jobs = parts.store.recent(key_of(request).id, tuple(State) if state is None else (state,), limit)
+    return JobList(jobs=[view(parts, job, base_url) for job in jobs])
+
+
+@needs(Scope.GENERATE)
+def get_job(request: Request, job_id: str) -> JobView:
+    """One job of the key."""
+    parts = parts_of(request)
+    return view(parts, parts.store.get(job_id, key_of(request).id), base_url_of(request))
+
+
+@needs(Scope.GENERATE)
+def cancel_job(request: Request, job_id: str) -> JobView:
+    """Stop a job: at once if it waits, within one step if it runs."""
+    parts = parts_of(request)
+    return view(parts, parts.store.cancel(job_id, key_of(request).id), base_url_of(request))
+
+
+@needs(Scope.GENERATE)
+def delete_job(request: Request, job_id: str) -> Response:
+    """Remove a job that has ended, with its pictures."""
+    parts = parts_of(request)
+    for digest in parts.store.delete(job_id, key_of(request).id):
+        parts.storage.delete(digest)
+    return Response(status_code=204)
+
+
+@needs(Scope.GENERATE)
+def get_picture(request: Request, job_id: str) -> Response:
+    """The picture of a finished job, with a key instead of a link."""
+    parts = parts_of(request)
+    parts.store.get(job_id, key_of(request).id)
+    return picture_response(parts, job_id)
+
+
+@needs(Scope.GENERATE)
+async def follow_job(request: Request, job_id: str) -> StreamingResponse:
+    """Server-sent events: `progress` whenever something changed, then `end`. Following again starts at the present."""
+    parts, key = parts_of(request), key_of(request)
+    await asyncio.to_thread(parts.store.get, job_id, key.id)
+    events = _events(parts, (job_id, key.id), base_url_of(request))
+    return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+async def _events(parts: Parts, job: tuple[str, str], base_url: str) -> AsyncIterator[str]:
+    shown, quiet_s = "", 0.0
+    while True:
+        try:
+            found = await asyncio.to_thread(parts.store.get, *job)
+        except UnknownJob:
+            yield "event: end\ndata: {}\n\n"
+            return
+        told = await asyncio.to_thread(view, parts, found, base_url)
+        # the link is new each time, which is no news
+        seen = told.model_dump_json(exclude={"result"})
+        if found.state.final:
+            yield f"event: end\ndata: {told.model_dump_json()}\n\n"
+            return
+        if seen != shown:
+            shown, quiet_s = seen, 0.0
+            yield f"event: progress\ndata: {seen}\n\n"
+        elif quiet_s >= _KEEP_ALIVE_S:
+            quiet_s = 0.0
+            yield ": still here\n\n"
+        await asyncio.sleep(_LOOK_S)
+        quiet_s += _LOOK_S

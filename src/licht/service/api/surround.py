@@ -1,0 +1,102 @@
+"""Around every request: its id, the Host check, the cap on bodies, safe headers, one log line, one measurement."""
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from licht.service.api.errors import body
+
+_LOG: Final = logging.getLogger(__name__)
+_REQUEST_ID: Final = re.compile(r"[\w.-]{1,100}")
+_HOST: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[\w.-]+)(?::\d{1,5})?")
+_SAFE_HEADERS: Final = (
+    ("x-content-type-options", "nosniff"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+)
+
+Observe = Callable[[str, str, int, float], None]
+"""Called with method, route, status and seconds."""
+
+
+class Surround:
+    """The outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], max_body_bytes: int, observe: Observe) -> None:
+        """Answer only the names in `hosts` ("*" for any), and read at most `max_body_bytes` of a body."""
+        self._app = app
+        self._hosts = hosts
+        self._max_body_bytes = max_body_bytes
+        self._observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        started, status = time.perf_counter(), 500
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                answer = MutableHeaders(scope=message)
+                answer["x-request-id"] = request_id
+                for name, value in _SAFE_HEADERS:
+                    answer.setdefault(name, value)
+                answer.setdefault("cache-control", "no-store")
+            await send(message)
+
+        try:
+            refusal = self._refusal(headers)
+            if refusal is not None:
+                await refusal(scope, receive, send_marked)
+            else:
+                await self._app(scope, self._capped(receive), send_marked)
+        finally:
+            took_s = time.perf_counter() - started
+            # the template, not the path: paths hold ids, and would make endless series
+            route = getattr(scope.get("route"), "path", "unknown")
+            self._observe(scope["method"], route, status, took_s)
+            fields = {"request_id": request_id, "method": scope["method"], "route": route, "status": status}
+            _LOG.debug("request", extra={**fields, "took_ms": round(took_s * 1000, 2)})
+
+    def _refusal(self, headers: Headers) -> JSONResponse | None:
+        host = _HOST.fullmatch(headers.get("host", ""))
+        if host is None or not ({"*", host[1].lower()} & self._hosts):
+            message = "this name is not served here; the operator can add it to server.allowed_hosts"
+            return JSONResponse(body(message, message, "unknown_host"), 421)
+        length = headers.get("content-length")
+        if length is not None and (
+            not (length.isascii() and length.isdigit()) or int(length[:20]) > self._max_body_bytes
+        ):
+            return JSONResponse(body(*_TOO_LARGE, "http_413"), 413)
+        return None
+
+    def _capped(self, receive: Receive) -> Receive:
+        seen = 0
+
+        async def capped() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._max_body_bytes:
+                raise HTTPException(413, _TOO_LARGE[0])
+            return message
+
+        return capped
+
+
+_TOO_LARGE: Final = ("the request is too large; send smaller pictures", "the request is too large")

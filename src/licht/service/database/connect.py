@@ -1,0 +1,102 @@
+"""Connections. SQLite runs in WAL mode with explicit transactions, so that writers queue up instead of failing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import Connection, Engine, Row, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
+
+from licht.core.errors import InvalidSettings, NotAvailable
+
+_BUSY_TIMEOUT_S: Final = 30
+_POOL_SIZE: Final = 8
+
+
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+
+
+class Database:
+    """The rows of one service, as every process opens them for itself."""
+
+    def __init__(self, url: str) -> None:
+        """Open the database at `url`, an SQLAlchemy address. Raises `InvalidSettings` for one that cannot be used."""
+        try:
+            parsed = make_url(url)
+        except ArgumentError as error:
+            raise InvalidSettings("database.url is no SQLAlchemy address", field="database.url") from error
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.url = parsed
+        if self.is_sqlite:
+            if parsed.database:
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            self._durable = _sqlite_engine(url, synchronous="FULL")
+            self._light = _sqlite_engine(url, synchronous="NORMAL")
+        elif parsed.get_backend_name() == "postgresql":
+            psycopg = parsed.set(drivername="postgresql+psycopg")
+            self.url = psycopg
+            self._durable = self._light = create_engine(psycopg, pool_size=_POOL_SIZE, pool_pre_ping=True)
+        else:
+            raise InvalidSettings(
+                f"database.url names {parsed.get_backend_name()}; use sqlite or postgresql", field="database.url"
+            )
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is on the disk when it returns: for what has been promised to somebody."""
+        with _available(), self._durable.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def touch(self) -> Iterator[Connection]:
+        """A transaction that survives the death of the process, but perhaps not of the machine: heartbeats, progress."""
+        with _available(), self._light.begin() as connection:
+            if not self.is_sqlite:
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent view; it never waits for writers."""
+        with _available(), self._light.connect() as connection:
+            # SQLAlchemy's "begin" event below starts a deferred transaction for it
+            yield connection.execution_options(licht_read=True)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._durable.dispose()
+        self._light.dispose()
+
+
+@contextmanager
+def _available() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise NotAvailable("the database does not answer; try again in a moment") from error
+
+
+def _sqlite_engine(url: str, synchronous: str) -> Engine:
+    engine = create_engine(url, pool_size=_POOL_SIZE, max_overflow=32, connect_args={"timeout": _BUSY_TIMEOUT_S})
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _record: object) -> None:  # noqa: ANN401 - sqlite3's connection, as the event has it
+        # the module's own transaction handling starts them late and deferred, which makes upgrades of locks fail
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode=WAL",
+            f"synchronous={synchronous}",
+            "foreign_keys=ON",
+            "temp_store=MEMORY",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        deferred = "licht_read" in connection.get_execution_options()
+        connection.exec_driver_sql("BEGIN" if deferred else "BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,1 @@
+"""The changes, oldest first; each knows its predecessor."""

@@ -1,0 +1,166 @@
+"""Every table. Times are seconds since 1970 as floats, money is thousandths of a credit, documents are JSON text."""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+STATES: Final = ("queued", "running", "ready", "failed", "moderated", "cancelled")
+ACTIVE: Final = ("queued", "running")
+
+_NAMES: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+METADATA: Final = MetaData(naming_convention=_NAMES)
+
+KEYS: Final = Table(
+    "keys",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("prefix", Text, nullable=False, unique=True),
+    Column("hash", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+    # NULL: no limit of credits; the service's own limit of active jobs; priority 0
+    Column("credits_milli", BigInteger),
+    Column("active_limit", Integer),
+    Column("priority", Integer, nullable=False),
+    # where this key's last job ends in the fair order of work, see licht.service.queue.submit
+    Column("fair_finish", Double, nullable=False),
+    Column("rotated_to", Text),
+)
+
+JOBS: Final = Table(
+    "jobs",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("key_id", Text, ForeignKey("keys.id"), nullable=False),
+    Column("route", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("available_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Column("priority", Integer, nullable=False),
+    Column("work", Double, nullable=False),
+    Column("fair_start", Double, nullable=False),
+    Column("rank", Double, nullable=False),
+    # the lease; `attempt` is the fencing token, it grows with every claim
+    Column("attempt", Integer, nullable=False),
+    Column("owner", Text),
+    Column("lease_until", Double),
+    Column("failures", Integer, nullable=False),
+    Column("deaths", Integer, nullable=False),
+    Column("dead_letter", Text),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("progress", Double, nullable=False),
+    Column("result", Text),
+    Column("error_code", Text),
+    Column("error", Text),
+    Column("cost_milli", BigInteger, nullable=False),
+    Column("input_px", BigInteger, nullable=False),
+    Column("output_px", BigInteger, nullable=False),
+    Column("webhook_url", Text),
+    Column("webhook_secret", Text),
+    Column("base_url", Text, nullable=False),
+    CheckConstraint(f"state IN {STATES}", name="state"),
+    CheckConstraint("dead_letter IS NULL OR (dead_letter IN ('attempts', 'poison') AND state = 'failed')", name="dead"),
+    CheckConstraint("(state = 'running') = (owner IS NOT NULL AND lease_until IS NOT NULL)", name="lease"),
+    CheckConstraint("(state IN ('queued', 'running')) = (finished_at IS NULL)", name="finished"),
+    Index("ix_jobs_claim", "state", "rank", "created_at"),
+    Index("ix_jobs_fair", "state", "fair_start"),
+    Index("ix_jobs_lease", "state", "lease_until"),
+    Index("ix_jobs_key", "key_id", "state", "created_at"),
+    Index("ix_jobs_created", "created_at"),
+)
+
+IDEMPOTENCY: Final = Table(
+    "idempotency",
+    METADATA,
+    Column("key_id", Text, ForeignKey("keys.id"), primary_key=True),
+    Column("token", Text, primary_key=True),
+    Column("body_hash", Text, nullable=False),
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("response", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+METERING: Final = Table(
+    "metering",
+    METADATA,
+    # one row for every job that has ended, so nothing is charged twice
+    Column("job_id", Text, primary_key=True),
+    Column("key_id", Text, nullable=False),
+    Column("day", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("route", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("pictures", Integer, nullable=False),
+    Column("input_px", BigInteger, nullable=False),
+    Column("output_px", BigInteger, nullable=False),
+    Column("cost_milli", BigInteger, nullable=False),
+    Column("queue_s", Double, nullable=False),
+    Column("run_s", Double, nullable=False),
+    Column("steps", Integer, nullable=False),
+    Index("ix_metering_day", "day", "key_id"),
+)
+
+BLOBS: Final = Table(
+    "blobs",
+    METADATA,
+    # which stored files a job needs: a file goes when the last job that names it goes
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Index("ix_blobs_digest", "digest"),
+)
+
+WEBHOOKS: Final = Table(
+    "webhooks",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("secret", Text),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Double, nullable=False),
+    Column("last_status", Text),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("job_id"),
+    CheckConstraint("state IN ('pending', 'delivered', 'given_up')", name="state"),
+    Index("ix_webhooks_next", "state", "next_at"),
+)
+
+WORKERS: Final = Table(
+    "workers",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("licence", Text, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("heartbeat_at", Double, nullable=False),
+    Column("ready_at", Double),
+)

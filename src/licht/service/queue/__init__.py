@@ -1,0 +1,1 @@
+"""Jobs as rows: submitted, claimed under a lease, finished exactly once. No job is ever only in memory."""

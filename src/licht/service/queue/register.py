@@ -1,0 +1,73 @@
+"""Who is at work: one row for each worker, which says whether it has drawn a first picture and is still alive."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import delete, insert, select, update
+
+from licht.service.database.connect import Database
+from licht.service.database.tables import WORKERS
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A worker as it was last heard of. Times in seconds since 1970."""
+
+    id: str
+    host: str
+    pid: int
+    model: str
+    licence: str
+    started_at: float
+    heartbeat_at: float
+    ready_at: float | None
+
+
+class Register:
+    """The workers of one database."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        """Work on `database`."""
+        self._database = database
+        self._clock = clock
+
+    def enter(self, worker_id: str, model: str, licence: str) -> None:
+        """Announce a worker that is starting. The row of a worker of the same name goes."""
+        now = self._clock()
+        with self._database.touch() as connection:
+            connection.execute(delete(WORKERS).where(WORKERS.c.id == worker_id))
+            connection.execute(
+                insert(WORKERS).values(
+                    id=worker_id,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    model=model,
+                    licence=licence,
+                    started_at=now,
+                    heartbeat_at=now,
+                )
+            )
+
+    def ready(self, worker_id: str) -> None:
+        """The worker has drawn its first picture."""
+        with self._database.touch() as connection:
+            connection.execute(update(WORKERS).where(WORKERS.c.id == worker_id).values(ready_at=self._clock()))
+
+    def beat(self, worker_id: str) -> None:
+        """The worker is alive."""
+        with self._database.touch() as connection:
+            connection.execute(update(WORKERS).where(WORKERS.c.id == worker_id).values(heartbeat_at=self._clock()))
+
+    def leave(self, worker_id: str) -> None:
+        """The worker is gone."""
+        with self._database.touch() as connection:
+            connection.execute(delete(WORKERS).where(WORKERS.c.id == worker_id))
+
+    def list(self) -> list[WorkerRow]:
+        """All of them, the dead ones that nobody has removed included."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(WORKERS).order_by(WORKERS.c.started_at)).all()
+        return [WorkerRow(*row) for row in rows]

@@ -1,0 +1,172 @@
+"""The API's side of the queue: submit, look, cancel, delete."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import delete, func, select, update
+
+from licht.core.errors import UnknownJob
+from licht.service.database.connect import AnyRow, Database
+from licht.service.database.tables import ACTIVE, BLOBS, IDEMPOTENCY, JOBS, WEBHOOKS
+from licht.service.queue import submit as submitting
+from licht.service.queue.leases import Leases
+from licht.service.queue.records import Accepted, Depth, Idempotency, Job, NewJob, Outcome, QueueLimits, State, Task
+from licht.service.queue.settle import ENDED, final_values, settle
+
+
+class JobStore:
+    """All jobs of one database."""
+
+    def __init__(
+        self, database: Database, limits: QueueLimits | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Work on `database`; `clock` gives seconds since 1970."""
+        self.database = database
+        self.limits = limits or QueueLimits()
+        self._clock = clock
+        self.leases = Leases(database, self.limits, clock)
+
+    def submit(self, new: NewJob) -> Accepted:
+        """Accept a job, see `licht.service.queue.submit.submit`."""
+        return submitting.submit(self.database, self.limits, self._clock, new)
+
+    def replay(self, key_id: str, idempotency: Idempotency) -> Accepted | None:
+        """What a token stands for already, if anything. Raises `IdempotencyConflict`."""
+        with self.database.read() as connection:
+            return submitting.replay(connection, key_id, idempotency)
+
+    def get(self, job_id: str, key_id: str | None = None) -> Job:
+        """The job, if it is there (and belongs to the key). Raises `UnknownJob`."""
+        query = select(JOBS).where(JOBS.c.id == job_id)
+        if key_id is not None:
+            query = query.where(JOBS.c.key_id == key_id)
+        with self.database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            raise UnknownJob("there is no such job; check the id", field="id")
+        return _job(row)
+
+    def position(self, job: Job) -> int | None:
+        """How many waiting jobs come before this one; None if it does not wait."""
+        if job.state is not State.QUEUED:
+            return None
+        own = select(JOBS.c.rank, JOBS.c.created_at).where(JOBS.c.id == job.id)
+        with self.database.read() as connection:
+            row = connection.execute(own).one_or_none()
+            if row is None:
+                return None
+            before = (JOBS.c.rank < row.rank) | ((JOBS.c.rank == row.rank) & (JOBS.c.created_at < row.created_at))
+            waiting = select(func.count()).where(JOBS.c.state == State.QUEUED.value, before)
+            return int(connection.execute(waiting).scalar_one())
+
+    def recent(self, key_id: str, states: Sequence[State] = tuple(State), limit: int = 100) -> list[Job]:
+        """The latest jobs of a key, newest first."""
+        query = (
+            select(JOBS)
+            .where(JOBS.c.key_id == key_id, JOBS.c.state.in_([state.value for state in states]))
+            .order_by(JOBS.c.created_at.desc())
+            .limit(limit)
+        )
+        with self.database.read() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
+    def cancel(self, job_id: str, key_id: str | None = None) -> Job:
+        """End a waiting job, or ask the worker of a running one to stop. Raises `UnknownJob`.
+
+        A job that has ended stays as it is.
+        """
+        self.get(job_id, key_id)
+        now = self._clock()
+        with self.database.write() as connection:
+            outcome = Outcome(State.CANCELLED)
+            ended = connection.execute(
+                update(JOBS)
+                .where(JOBS.c.id == job_id, JOBS.c.state == State.QUEUED.value)
+                .values(cancel_requested=True, **final_values(outcome, now))
+                .returning(*ENDED)
+            ).one_or_none()
+            if ended is not None:
+                settle(connection, ended, outcome, now)
+                submitting.give_work_back(connection, ended.key_id)
+            else:
+                running = JOBS.c.state == State.RUNNING.value
+                connection.execute(update(JOBS).where(JOBS.c.id == job_id, running).values(cancel_requested=True))
+        return self.get(job_id)
+
+    def depth(self) -> Depth:
+        """How full the queue is, over all keys."""
+        by_state = select(JOBS.c.state, func.count()).group_by(JOBS.c.state)
+        oldest = select(func.min(JOBS.c.created_at)).where(JOBS.c.state == State.QUEUED.value)
+        dead = select(func.count()).where(JOBS.c.state == State.FAILED.value, JOBS.c.dead_letter.is_not(None))
+        with self.database.read() as connection:
+            states = {name: int(count) for name, count in connection.execute(by_state)}
+            first = connection.execute(oldest).scalar()
+            letters = int(connection.execute(dead).scalar_one())
+        waited_s = max(0.0, self._clock() - first) if first is not None else 0.0
+        return Depth({state.value: states.get(state.value, 0) for state in State}, waited_s, letters)
+
+    def dead_letters(self, limit: int = 100) -> list[Job]:
+        """Jobs that were given up, newest first."""
+        query = select(JOBS).where(JOBS.c.dead_letter.is_not(None)).order_by(JOBS.c.finished_at.desc()).limit(limit)
+        with self.database.read() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
+    def delete(self, job_id: str, key_id: str | None = None) -> list[str]:
+        """Remove a job that has ended; returns the digests of stored files that no other job needs.
+
+        Its metering row stays: what was used was used. Raises `UnknownJob`, also for a job that is still active.
+        """
+        if not self.get(job_id, key_id).state.final:
+            raise UnknownJob("the job is still active; cancel it first", field="id")
+        return self._remove([job_id])
+
+    def purge(self, ended_before: float, limit: int = 500) -> list[str]:
+        """Remove jobs that ended before a time; returns the digests of stored files that no job needs any more."""
+        old = (
+            select(JOBS.c.id)
+            .where(JOBS.c.state.not_in(ACTIVE), JOBS.c.finished_at < ended_before)
+            # a webhook that is still to be sent needs its job
+            .where(JOBS.c.id.not_in(select(WEBHOOKS.c.job_id).where(WEBHOOKS.c.state == "pending")))
+            .limit(limit)
+        )
+        with self.database.read() as connection:
+            chosen = list(connection.execute(old).scalars())
+        return self._remove(chosen) if chosen else []
+
+    def _remove(self, job_ids: Sequence[str]) -> list[str]:
+        with self.database.write() as connection:
+            needed = set(connection.execute(select(BLOBS.c.digest).where(BLOBS.c.job_id.in_(job_ids))).scalars())
+            for table in (BLOBS, IDEMPOTENCY, WEBHOOKS):
+                connection.execute(delete(table).where(table.c.job_id.in_(job_ids)))
+            connection.execute(delete(JOBS).where(JOBS.c.id.in_(job_ids)))
+            kept = set(connection.execute(select(BLOBS.c.digest).where(BLOBS.c.digest.in_(needed))).scalars())
+        return sorted(needed - kept)
+
+
+def _job(row: AnyRow) -> Job:
+    return Job(
+        id=row.id,
+        key_id=row.key_id,
+        route=row.route,
+        state=State(row.state),
+        task=Task.from_json(row.task),
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        attempt=row.attempt,
+        failures=row.failures,
+        deaths=row.deaths,
+        dead_letter=row.dead_letter,
+        cancel_requested=row.cancel_requested,
+        stage=row.stage,
+        progress=row.progress,
+        result=json.loads(row.result) if row.result is not None else None,
+        error_code=row.error_code,
+        error=row.error,
+        cost_milli=row.cost_milli,
+        input_px=row.input_px,
+        output_px=row.output_px,
+        webhook_url=row.webhook_url,
+        base_url=row.base_url,
+    )

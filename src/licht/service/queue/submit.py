@@ -1,0 +1,147 @@
+"""Accepting jobs: limits, credits, idempotency and the place in the fair order, in one transaction.
+
+The order is start-time fair queueing (Goyal, Vin, Cheng 1996): a job starts, on a clock that counts work instead of
+time, where its key's last job ends, but never in the past. `rank` is that start, less `priority_work` for each level of
+priority. It never changes, so claiming is one look into an index; and because the clock moves on with the work done, a
+waiting job is overtaken only by a bounded amount of later work, whatever its priority.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, and_, func, insert, select, text, update
+
+from licht.core.errors import IdempotencyConflict, InsufficientCredits, NotAuthenticated, TooManyJobs
+from licht.service.database.connect import AnyRow, Database
+from licht.service.database.tables import ACTIVE, BLOBS, IDEMPOTENCY, JOBS, KEYS
+from licht.service.queue.records import Accepted, Idempotency, NewJob, QueueLimits, State
+from licht.service.queue.settle import ENDED, final_values, settle
+
+CHANNEL = "licht_jobs"
+"""Where PostgreSQL announces new jobs."""
+
+
+def submit(database: Database, limits: QueueLimits, clock: Callable[[], float], new: NewJob) -> Accepted:
+    """Accept `new`; when this returns, the job is on the disk.
+
+    Raises `TooManyJobs`, `InsufficientCredits`, `IdempotencyConflict`, `NotAuthenticated` (the key was revoked).
+    """
+    now = clock()
+    with database.write() as connection:
+        # locking the key's row makes its limits exact: parallel submits of one key queue up here
+        key = connection.execute(select(KEYS).where(KEYS.c.id == new.key_id).with_for_update()).one_or_none()
+        if key is None or key.revoked_at is not None:
+            raise NotAuthenticated("the key was revoked meanwhile; use another one")
+        if new.idempotency is not None:
+            known = replay(connection, new.key_id, new.idempotency)
+            if known is not None:
+                return known
+        if new.outcome is None:
+            _check_limits(connection, key, new, limits)
+        _insert(connection, key, new, limits, now)
+        if new.outcome is None and connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
+    return Accepted(new.id)
+
+
+def replay(connection: Connection, key_id: str, idempotency: Idempotency) -> Accepted | None:
+    """What a key's token stands for already, if anything. Raises `IdempotencyConflict`."""
+    first = connection.execute(
+        select(IDEMPOTENCY).where(IDEMPOTENCY.c.key_id == key_id, IDEMPOTENCY.c.token == idempotency.token)
+    ).one_or_none()
+    if first is None:
+        return None
+    if first.body_hash != idempotency.body_hash:
+        raise IdempotencyConflict(
+            "this Idempotency-Key was used for another request; use a new key for a new request",
+            field="Idempotency-Key",
+        )
+    return Accepted(first.job_id, first.response)
+
+
+def _check_limits(connection: Connection, key: AnyRow, new: NewJob, limits: QueueLimits) -> None:
+    active, reserved = connection.execute(
+        select(func.count(), func.coalesce(func.sum(JOBS.c.cost_milli), 0)).where(
+            JOBS.c.key_id == new.key_id, JOBS.c.state.in_(ACTIVE)
+        )
+    ).one()
+    limit = key.active_limit if key.active_limit is not None else limits.active_limit
+    if active >= limit:
+        raise TooManyJobs(f"{active} jobs of this key are active and {limit} are allowed; wait for one to end")
+    if key.credits_milli is not None and key.credits_milli - int(reserved) < new.cost_milli:
+        raise InsufficientCredits("Insufficient credits")
+
+
+def _insert(connection: Connection, key: AnyRow, new: NewJob, limits: QueueLimits, now: float) -> None:
+    start = max(virtual_time(connection), key.fair_finish)
+    values: dict[str, Any] = {
+        "id": new.id,
+        "key_id": new.key_id,
+        "route": new.route,
+        "state": State.QUEUED.value,
+        "task": new.task.to_json(),
+        "created_at": now,
+        "available_at": now,
+        "priority": key.priority,
+        "work": new.work,
+        "fair_start": start,
+        "rank": start - key.priority * limits.priority_work,
+        "attempt": 0,
+        "failures": 0,
+        "deaths": 0,
+        "cancel_requested": False,
+        "stage": "",
+        "progress": 0.0,
+        "cost_milli": new.cost_milli,
+        "input_px": new.input_px,
+        "output_px": new.output_px,
+        "webhook_url": new.webhook_url,
+        "webhook_secret": new.webhook_secret,
+        "base_url": new.base_url,
+    }
+    if new.outcome is not None:
+        values.update(final_values(new.outcome, now))
+    ended = connection.execute(insert(JOBS).values(values).returning(*ENDED)).one()
+    digests = sorted({each.digest for each in new.task.inputs})
+    if digests:
+        connection.execute(insert(BLOBS), [{"job_id": new.id, "digest": digest} for digest in digests])
+    if new.outcome is not None:
+        settle(connection, ended, new.outcome, now)
+    else:
+        connection.execute(update(KEYS).where(KEYS.c.id == new.key_id).values(fair_finish=start + new.work))
+    if new.idempotency is not None:
+        connection.execute(
+            insert(IDEMPOTENCY).values(
+                key_id=new.key_id,
+                token=new.idempotency.token,
+                body_hash=new.idempotency.body_hash,
+                job_id=new.id,
+                response=new.idempotency.response,
+                created_at=now,
+            )
+        )
+
+
+def virtual_time(connection: Connection) -> float:
+    """How far the work has got: where the latest running job started, else the next waiting one, else all that was."""
+    running = select(func.max(JOBS.c.fair_start)).where(JOBS.c.state == State.RUNNING.value)
+    queued = select(func.min(JOBS.c.fair_start)).where(JOBS.c.state == State.QUEUED.value)
+    ever = select(func.max(KEYS.c.fair_finish))
+    for query in (running, queued, ever):
+        value = connection.execute(query).scalar()
+        if value is not None:
+            return float(value)
+    return 0.0
+
+
+def give_work_back(connection: Connection, key_id: str) -> None:
+    """After a waiting job was cancelled: its key's next job need not wait for work that nobody did."""
+    end = select(func.max(JOBS.c.fair_start + JOBS.c.work)).where(
+        and_(JOBS.c.key_id == key_id, JOBS.c.state.in_(ACTIVE))
+    )
+    finish = connection.execute(end).scalar()
+    connection.execute(
+        update(KEYS)
+        .where(KEYS.c.id == key_id)
+        .values(fair_finish=float(finish) if finish is not None else virtual_time(connection))
+    )

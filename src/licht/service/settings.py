@@ -1,0 +1,356 @@
+"""Every setting of the service: one TOML file, then the environment. Unknown names are errors, secrets are masked."""
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import platformdirs
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from licht.core.errors import InvalidSettings
+from licht.core.request import MAX_STEPS
+
+ENVIRONMENT_PREFIX: Final = "LICHT_SERVICE__"
+"""`LICHT_SERVICE__QUEUE__LEASE_S=20` sets `lease_s` of the table `[queue]`."""
+MASK: Final = "********"
+
+
+def _network(text: str) -> str:
+    return str(ipaddress.ip_network(text))
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Credits = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Network = Annotated[str, AfterValidator(_network)]
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Section)
+
+
+class Server(Section):
+    """Where the API listens and what it takes."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    public_url: Annotated[str, Field(pattern=r"^https?://[^/?#\s]+$")] | None = None
+    """Address that clients see; without it, URLs repeat the Host header of the request."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Peers whose X-Forwarded-Proto and X-Forwarded-Host are believed."""
+    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
+    """Names accepted in the Host header, without the port; "*" accepts all. The host of `public_url` always is."""
+    max_body_bytes: Count = 128 * 2**20
+    drain_s: Seconds = 30.0
+    """How long a stopping worker may go on with its job before it gives the job back."""
+
+
+class DatabaseSection(Section):
+    """Where the rows are."""
+
+    url: SecretStr | None = None
+    """SQLAlchemy address of a PostgreSQL; without it, an SQLite file in the data folder."""
+
+
+class StorageSection(Section):
+    """Where the pictures are."""
+
+    url: str | None = None
+    """Any fsspec address, such as s3://bucket/prefix; without it, a folder in the data folder."""
+    keep_days: Positive = 30.0
+
+
+class QueueSection(Section):
+    """How jobs are handed out."""
+
+    lease_s: Positive = 15.0
+    heartbeat_s: Positive = 3.0
+    max_attempts: Count = 3
+    max_deaths: Count = 3
+    retry_delay_s: Seconds = 2.0
+    priority_work: Positive = 100.0
+    """How much work of others (megapixel-steps) one level of priority may overtake; older jobs thereby gain on new."""
+
+
+class KeysSection(Section):
+    """What a key may do unless it says otherwise itself."""
+
+    active_limit: Count = 24
+
+
+class LinksSection(Section):
+    """Result links."""
+
+    ttl_s: Positive = 600.0
+    secret: SecretStr | None = None
+    """What links are signed with; without it, a file in the data folder."""
+
+
+class WebhooksSection(Section):
+    """Calls to the outside."""
+
+    timeout_s: Positive = 20.0
+    schedule_s: tuple[Seconds, ...] = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    """Waiting time before each attempt; after the last one the event is given up."""
+    statuses: Literal["words", "bfl"] = "words"
+    """Vocabulary of `status`: SUCCESS and FAILED, or Ready and Error. BFL's own form is not publicly settled."""
+
+
+class FetchSection(Section):
+    """What the service may be made to connect to: pictures by URL, webhooks."""
+
+    enabled: bool = True
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (80, 443, 8080, 8443)
+    allow_networks: tuple[Network, ...] = ()
+    """Networks that are not public and may be reached all the same."""
+    deadline_s: Positive = 20.0
+    max_bytes: Count = 20 * 2**20
+
+
+class InputsSection(Section):
+    """Limits of pictures from outside."""
+
+    max_bytes: Count = 20 * 2**20
+    max_pixels: Count = 20_000_000
+    min_side_px: Count = 64
+
+
+class WorkerSection(Section):
+    """What draws."""
+
+    count: Annotated[int, Field(ge=0)] = 1
+    model: str = "nano"
+    variant: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    policy: Literal["off", "default", "strict"] = "default"
+    engine: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
+    """`module:function` that opens another engine than Licht's own; for tests and load measurements."""
+    stall_s: Positive = 600.0
+    """A worker that shows no progress for so long is ended and its job handed to another."""
+    accept_non_commercial_licence: bool = False
+    """Set by the operator after reading the licence of weights that are not free for every use."""
+
+
+class ProtocolSection(Section):
+    """How the BFL protocol is spoken."""
+
+    extended_statuses: bool = False
+    """Say `Generating` while a job runs; several clients know only Pending, Ready and Error."""
+
+
+class LoggingSection(Section):
+    """What is written down."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Tier(Section):
+    """One route of the API: a preset over the installed model, and its price.
+
+    Price in credits of a picture: `first_mp`, each further output megapixel and each input megapixel `further_mp`.
+    """
+
+    first_mp: Credits
+    further_mp: Credits
+    max_references: Annotated[int, Field(ge=0, le=10)] = 10
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    guidance: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    width: Annotated[int, Field(ge=64)] = 1024
+    height: Annotated[int, Field(ge=64)] = 1024
+    output_format: Literal["jpeg", "png", "webp"] = "jpeg"
+
+
+class ConfiguredTier(Section):
+    """What a settings file may change about a tier; what it leaves out stays as it is built in."""
+
+    first_mp: Credits | None = None
+    further_mp: Credits | None = None
+    max_references: Annotated[int, Field(ge=0, le=10)] | None = None
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    guidance: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    width: Annotated[int, Field(ge=64)] | None = None
+    height: Annotated[int, Field(ge=64)] | None = None
+    output_format: Literal["jpeg", "png", "webp"] | None = None
+
+
+def built_in_tiers() -> dict[str, Tier]:
+    """The routes of the hosted API over whatever is installed, with the published prices; 1 credit is 1 US cent.
+
+    Steps and guidance that are None are the model's own: a distilled model runs as it was made.
+    """
+    klein_4b = Tier(first_mp=1.4, further_mp=0.1)
+    klein_9b = Tier(first_mp=1.5, further_mp=0.2)
+    pro = Tier(first_mp=3, further_mp=1.5)
+    old = {"further_mp": 0.0, "output_format": "png"}
+    return {
+        "flux-2-pro": pro,
+        "flux-2-pro-preview": pro,
+        "flux-2-max": Tier(first_mp=7, further_mp=3),
+        "flux-2-flex": Tier(first_mp=5, further_mp=5),
+        "flux-2-dev": Tier(first_mp=0, further_mp=0),
+        "flux-2-klein-4b": klein_4b,
+        "flux-2-klein-9b": klein_9b,
+        "flux-2-klein-9b-preview": klein_9b,
+        "flux-dev": Tier(first_mp=2.5, width=1024, height=768, further_mp=0, output_format="jpeg"),
+        "flux-pro-1.1": Tier(first_mp=4, width=1024, height=768, further_mp=0, output_format="jpeg"),
+        "flux-kontext-pro": Tier.model_validate({"first_mp": 4, **old}),
+        "flux-kontext-max": Tier.model_validate({"first_mp": 8, **old}),
+    }
+
+
+class Settings(Section):
+    """All of it. Build it with `load_settings`."""
+
+    data: Path
+    server: Server = Server()
+    database: DatabaseSection = DatabaseSection()
+    storage: StorageSection = StorageSection()
+    queue: QueueSection = QueueSection()
+    keys: KeysSection = KeysSection()
+    links: LinksSection = LinksSection()
+    webhooks: WebhooksSection = WebhooksSection()
+    fetch: FetchSection = FetchSection()
+    inputs: InputsSection = InputsSection()
+    worker: WorkerSection = WorkerSection()
+    protocol: ProtocolSection = ProtocolSection()
+    logging: LoggingSection = LoggingSection()
+    tiers: dict[str, ConfiguredTier] = Field(default_factory=dict)
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy's address of the database."""
+        if self.database.url is not None:
+            return self.database.url.get_secret_value()
+        return f"sqlite:///{self.data / 'licht.sqlite3'}"
+
+    @property
+    def storage_url(self) -> str:
+        """Where the pictures are, as fsspec has it."""
+        return self.storage.url or f"file://{self.data.absolute() / 'blobs'}"
+
+    def effective_tiers(self) -> dict[str, Tier]:
+        """The built-in tiers with the file's changes. Raises `InvalidSettings` for a new tier without a price."""
+        tiers = built_in_tiers()
+        for name, configured in self.tiers.items():
+            changes = configured.model_dump(exclude_unset=True)
+            base = tiers[name].model_dump() if name in tiers else {}
+            tiers[name] = _validated(Tier, {**base, **changes}, f"tiers.{name}.")
+        return tiers
+
+    def masked(self) -> dict[str, Any]:
+        """The effective settings as plain values, for people: secrets and passwords are masked."""
+        plain: dict[str, Any] = self.model_dump(mode="json")
+        for section, name in (("database", "url"), ("links", "secret")):
+            if plain[section][name] is not None:
+                plain[section][name] = MASK
+        plain["tiers"] = {name: tier.model_dump(mode="json") for name, tier in self.effective_tiers().items()}
+        return plain
+
+    def switched_off(self) -> list[str]:
+        """What this installation does without, in words."""
+        off = []
+        if self.worker.policy == "off":
+            off.append("safety policy: nothing is screened, marked or signed")
+        if not self.fetch.enabled:
+            off.append("fetching: pictures by URL and webhooks are refused")
+        if self.fetch.allow_networks:
+            off.append(f"protection of private networks: {', '.join(self.fetch.allow_networks)} can be reached")
+        if "*" in self.server.allowed_hosts:
+            off.append("Host check: any name is answered")
+        if self.server.public_url is None:
+            off.append("public URL: links repeat the Host header of each request")
+        if self.worker.count == 0:
+            off.append("workers: none is started here")
+        return off
+
+
+def load_settings(
+    file: Path | None, overrides: Mapping[str, Any], environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the file, then the environment, then `overrides` (dotted names); later ones win.
+
+    Raises `InvalidSettings` for anything that is unknown, mistyped or out of range.
+    """
+    values = _read(file) if file is not None else {}
+    for name, text in _from_environment(os.environ if environment is None else environment):
+        _put(values, name, text)
+    for name, value in overrides.items():
+        _put(values, name, value)
+    if "data" not in values:
+        values["data"] = platformdirs.user_data_path("licht") / "service"
+    settings = _validated(Settings, values, "")
+    settings.effective_tiers()
+    if settings.queue.heartbeat_s * 2 > settings.queue.lease_s:
+        raise InvalidSettings(
+            f"queue.heartbeat_s is {settings.queue.heartbeat_s}; use at most half of queue.lease_s "
+            f"({settings.queue.lease_s}), so that one late heartbeat loses nothing",
+            field="queue.heartbeat_s",
+        )
+    return settings
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            return tomllib.load(stream)
+    except OSError as error:
+        raise InvalidSettings(f"settings {file} cannot be read ({error.strerror}); check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"settings {file} are not valid TOML: {error}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(dotted name, text) of every variable with our prefix."""
+    return [
+        (name.removeprefix(ENVIRONMENT_PREFIX).replace("__", ".").lower(), text)
+        for name, text in sorted(environment.items())
+        if name.startswith(ENVIRONMENT_PREFIX)
+    ]
+
+
+def _put(values: dict[str, Any], dotted: str, value: object) -> None:
+    """Set a value by its dotted name; text for a list is split at commas."""
+    *path, last = dotted.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise InvalidSettings(f"{dotted} cannot be set: {part} is no table", field=dotted)
+    field = _field(path, last)
+    if isinstance(value, str) and field is not None and str(field.annotation).startswith("tuple"):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if last in values and isinstance(values[last], dict) and not isinstance(value, dict):
+        raise InvalidSettings(f"{dotted} is set both as a value and as a table", field=dotted)
+    values[last] = value
+
+
+def _field(path: list[str], last: str) -> Any:  # noqa: ANN401 - pydantic's FieldInfo
+    model: Any = Settings
+    for part in path:
+        field = model.model_fields.get(part)
+        model = field.annotation if field is not None else None
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return None
+    return model.model_fields.get(last)
+
+
+def _validated(kind: type[S], values: Mapping[str, Any], prefix: str) -> S:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)[0]
+        name = prefix + ".".join(str(part) for part in found["loc"])
+        if found["type"] == "extra_forbidden":
+            message = f"setting {name} is unknown; see docs/serving.md for the names"
+        else:
+            message = f"setting {name}: {found['msg'].lower()}"
+        raise InvalidSettings(message, field=name) from error

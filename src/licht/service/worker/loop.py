@@ -1,0 +1,267 @@
+"""The worker's loop: claim, draw, finish. A second thread keeps the lease while the first one is in a long step."""
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from licht.core.errors import InvalidRequest, LeaseLost, LichtError, NotAvailable, OutOfMemory, Refused
+from licht.core.request import MAX_SEED, ImageRequest, Progress, Reference
+from licht.core.sizes import Size
+from licht.service.queue.records import Claim, Outcome, State
+from licht.service.queue.register import Register
+from licht.service.queue.store import JobStore
+from licht.service.queue.wake import Waker
+from licht.service.storage import Storage
+from licht.service.worker.drawing import Drawer, Drawn
+
+_LOG: Final = logging.getLogger(__name__)
+_MEDIA_TYPES: Final = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+_STALLED: Final = 75
+"""Exit code of a worker that ended itself because its engine hung."""
+# How the stages share the bar that clients see; drawing takes nearly all of the time.
+_STAGES: Final = {
+    "encode_prompt": (0.0, 0.05),
+    "encode_references": (0.05, 0.1),
+    "cache_references": (0.1, 0.12),
+    "denoise": (0.12, 0.92),
+    "decode": (0.92, 0.99),
+}
+_WARM: Final = ImageRequest("a red sphere", (0,), size=Size(64, 64), steps=1)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """Durations in seconds. `look_s`: at most so often is a running job's row looked at."""
+
+    heartbeat_s: float = 3.0
+    stall_s: float = 600.0
+    drain_s: float = 30.0
+    idle_s: float = 1.0
+    look_s: float = 0.02
+
+
+class _Cancelled(Exception):
+    """The caller does not want the picture any more."""
+
+
+class _HandBack(Exception):
+    """The worker has to stop before the picture is finished."""
+
+
+class Worker:
+    """One worker; `run` returns when `stop` was called and the job in hand is finished or handed back."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        storage: Storage,
+        drawer: Drawer,
+        limits: WorkerLimits | None = None,
+        worker_id: str | None = None,
+        on_stall: Callable[[], None] = lambda: os._exit(_STALLED),
+    ) -> None:
+        """Work on the jobs of `store` with `drawer`. `on_stall` must not return to a hung engine."""
+        self.id = worker_id or f"worker_{uuid.uuid4().hex[:12]}"
+        self._store = store
+        self._storage = storage
+        self._drawer = drawer
+        self._limits = limits or WorkerLimits()
+        self._on_stall = on_stall
+        self._register = Register(store.database)
+        self._stopping = threading.Event()
+        self._drain_until = float("inf")
+        self._hand: _Hand | None = None
+
+    def stop(self) -> None:
+        """Take no more jobs; the one in hand may take as long as draining allows. Safe in a signal handler."""
+        self._drain_until = time.monotonic() + self._limits.drain_s
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Draw a first picture, then one job after another."""
+        self._register.enter(self.id, self._drawer.name, self._drawer.licence)
+        heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        heart.start()
+        try:
+            self._hand = _Hand(None)
+            for _ in self._drawer.draw(_WARM, "PNG", 0):
+                self._hand.moved()
+            self._hand = None
+            self._register.ready(self.id)
+            _LOG.info("ready", extra={"worker": self.id, "model": self._drawer.name})
+            while not self._stopping.is_set():
+                try:
+                    self._work()
+                except NotAvailable as error:
+                    _LOG.warning("will try again", extra={"worker": self.id, "reason": error.message})
+                    self._stopping.wait(self._limits.idle_s)
+        finally:
+            self._stopping.set()
+            heart.join()
+            with suppress(NotAvailable):
+                self._register.leave(self.id)
+
+    def _work(self) -> None:
+        """One job after another, until it is time to stop. Raises `NotAvailable` when the database is away."""
+        with Waker(self._store.database) as waker:
+            while not self._stopping.is_set():
+                if not self.work_once():
+                    self._store.leases.reap()
+                    waker.wait(self._limits.idle_s)
+
+    def work_once(self) -> bool:
+        """Take one job and see it through; False if there was none."""
+        claim = self._store.leases.claim(self.id)
+        if claim is None:
+            return False
+        self._hand = _Hand(claim)
+        try:
+            self._see_through(claim, self._hand)
+        except LeaseLost as error:
+            _LOG.warning("lease lost", extra={"job": claim.job_id, "reason": error.message})
+        finally:
+            self._hand = None
+        return True
+
+    def _see_through(self, claim: Claim, hand: "_Hand") -> None:
+        leases = self._store.leases
+        try:
+            outcome = self._draw(claim, hand)
+        except _Cancelled:
+            outcome = Outcome(State.CANCELLED)
+        except _HandBack:
+            leases.hand_back(claim)
+            _LOG.info("handed back", extra={"job": claim.job_id})
+            return
+        except Refused as error:
+            code = "content_moderated" if hand.started else "request_moderated"
+            outcome = Outcome(State.MODERATED, error_code=code, error=error.message)
+        except InvalidRequest as error:
+            outcome = Outcome(State.FAILED, error_code=error.code, error=error.message)
+        except LeaseLost:
+            raise
+        except (NotAvailable, OutOfMemory) as error:
+            _LOG.warning("attempt failed", extra={"job": claim.job_id, "code": error.code, "reason": error.message})
+            leases.fail_attempt(claim, error.code, error.message)
+            return
+        except LichtError as error:
+            _LOG.exception("attempt failed", extra={"job": claim.job_id})
+            leases.fail_attempt(claim, error.code, error.message)
+            return
+        except Exception:  # noqa: BLE001 - a defect in the engine must not end the worker; its text is for the log only
+            _LOG.exception("attempt failed", extra={"job": claim.job_id})
+            leases.fail_attempt(claim, "internal_error", "the picture could not be drawn")
+            return
+        self._finish(claim, outcome)
+        _LOG.info("finished", extra={"job": claim.job_id, "state": outcome.state.value})
+
+    def _finish(self, claim: Claim, outcome: Outcome) -> None:
+        """Write the outcome; while the database is away, the drawn picture is worth some patience."""
+        until = time.monotonic() + self._store.limits.lease_s
+        while True:
+            try:
+                self._store.leases.finish(claim, outcome)
+            except NotAvailable:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(self._limits.look_s)
+            else:
+                return
+
+    def _draw(self, claim: Claim, hand: "_Hand") -> Outcome:
+        events = self._drawer.draw(self._request(claim), claim.task.file_format, claim.task.safety_tolerance)
+        with closing(events):
+            for event in events:
+                hand.moved()
+                if isinstance(event, Drawn):
+                    return self._ready(claim, event)
+                hand.started = True
+                self._look(claim, hand, event)
+        raise LichtError("the engine ended without a picture")
+
+    def _look(self, claim: Claim, hand: "_Hand", event: Progress) -> None:
+        """Between two steps: tell where the work stands, and whether it is still wanted."""
+        if hand.lost:
+            raise LeaseLost("the heartbeat found the job in other hands")
+        if self._stopping.is_set() and time.monotonic() > self._drain_until:
+            raise _HandBack
+        now = time.monotonic()
+        if now - hand.looked < self._limits.look_s and event.done < event.total:
+            return
+        hand.looked = now
+        if self._store.leases.keep(claim, event.stage, _fraction(event)):
+            raise _Cancelled
+
+    def _request(self, claim: Claim) -> ImageRequest:
+        task = claim.task
+        pictures = [(self._storage.get_picture(each.digest), each.name) for each in task.inputs]
+        return ImageRequest(
+            prompt=task.prompt,
+            seeds=(task.seed & MAX_SEED,),
+            references=tuple(Reference(picture, name) for picture, name in pictures),
+            size=Size(task.width, task.height),
+            steps=task.steps,
+            guidance=task.guidance,
+            native_only=task.native_only,
+        )
+
+    def _ready(self, claim: Claim, drawn: Drawn) -> Outcome:
+        digest = self._storage.put(drawn.data)
+        result = {
+            "blob": digest,
+            "media_type": _MEDIA_TYPES[drawn.file_format],
+            "bytes": len(drawn.data),
+            "width": drawn.width,
+            "height": drawn.height,
+            "seed": claim.task.seed,
+            "steps": drawn.steps,
+            "guidance": drawn.guidance,
+            "model": self._drawer.name,
+            "warnings": [*claim.task.notes, *drawn.warnings],
+            "prompt_upsampled": False,
+        }
+        return Outcome(State.READY, result=result, blobs=(digest,), steps=drawn.steps)
+
+    def _beat(self) -> None:
+        """Keep worker and lease alive; end the process if the engine hangs, so that somebody else gets the job."""
+        while not self._stopping.wait(self._limits.heartbeat_s) or self._hand is not None:
+            hand = self._hand
+            try:
+                self._register.beat(self.id)
+                if hand is not None and hand.claim is not None and not hand.lost:
+                    self._store.leases.keep(hand.claim)
+            except LeaseLost:
+                if hand is not None:
+                    hand.lost = self._hand is hand
+            except NotAvailable as error:
+                _LOG.warning("no heartbeat", extra={"worker": self.id, "reason": error.message})
+            if hand is not None and time.monotonic() - hand.last_moved > self._limits.stall_s:
+                _LOG.error("the engine hangs; ending this worker", extra={"worker": self.id})
+                self._on_stall()
+            if self._stopping.is_set():
+                time.sleep(min(self._limits.heartbeat_s, 0.1))
+
+
+class _Hand:
+    """The job in hand, shared between the two threads. `claim` is None while warming up."""
+
+    def __init__(self, claim: Claim | None) -> None:
+        self.claim = claim
+        self.started = False
+        self.lost = False
+        self.looked = 0.0
+        self.last_moved = time.monotonic()
+
+    def moved(self) -> None:
+        self.last_moved = time.monotonic()
+
+
+def _fraction(event: Progress) -> float:
+    start, end = _STAGES[event.stage]
+    return start + (end - start) * event.done / max(event.total, 1)

@@ -1,0 +1,1 @@
+"""The service: its queue, its keys, its HTTP."""

@@ -1,0 +1,99 @@
+"""A whole service in one process: the application, and a worker in a thread."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from licht.service.api.app import create_app
+from licht.service.api.parts import Parts
+from licht.service.keys import Scope
+from licht.service.settings import load_settings
+from licht.service.worker.loop import Worker, WorkerLimits
+from tests.service.fakes import FakeDrawer
+
+HOST = "http://localhost"
+
+
+@dataclass
+class Service:
+    """The service under test, with a client that sends a key."""
+
+    app: FastAPI
+    client: TestClient
+    parts: Parts
+    drawer: FakeDrawer
+    worker: Worker
+    key: str
+    key_id: str
+
+    def submit(self, route: str = "flux-2-pro", **body: Any) -> dict[str, Any]:  # noqa: ANN401 - a JSON body
+        response = self.client.post(f"/v1/{route}", json={"prompt": "a red sphere", "width": 64, "height": 64, **body})
+        assert response.status_code == 200, response.text
+        told: dict[str, Any] = response.json()
+        return told
+
+    def work(self) -> None:
+        """Do everything that waits."""
+        while self.worker.work_once():
+            pass
+
+    def poll(self, job_id: str) -> dict[str, Any]:
+        told: dict[str, Any] = self.client.get("/v1/get_result", params={"id": job_id}).json()
+        return told
+
+    def until(self, true: Callable[[], bool], timeout_s: float = 5.0) -> None:
+        end = time.monotonic() + timeout_s
+        while not true():
+            assert time.monotonic() < end, "it did not happen in time"
+            time.sleep(0.01)
+
+
+Build = Callable[..., Service]
+
+
+@pytest.fixture
+def build(tmp_path: Path, migrated_sqlite: Path) -> Iterator[Build]:
+    """Builds a service with settings by their dotted names."""
+    clients: list[TestClient] = []
+    (tmp_path / "data").mkdir()
+    shutil.copyfile(migrated_sqlite, tmp_path / "data" / "licht.sqlite3")
+
+    def make(**overrides: Any) -> Service:  # noqa: ANN401 - settings
+        named = {name.replace("__", "."): value for name, value in overrides.items()}
+        settings = load_settings(None, {"data": str(tmp_path / "data"), **named}, {})
+        app = create_app(settings)
+        parts: Parts = app.state.parts
+        created = parts.keys.create("tests", (Scope.GENERATE, Scope.METRICS))
+        client = TestClient(app, base_url=HOST, headers={"x-key": created.text}, raise_server_exceptions=False)
+        client.__enter__()
+        clients.append(client)
+        drawer = FakeDrawer()
+        worker = Worker(parts.store, parts.storage, drawer, WorkerLimits(heartbeat_s=0.05, drain_s=0.2, idle_s=0.05))
+        return Service(app, client, parts, drawer, worker, created.text, created.key.id)
+
+    yield make
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def service(build: Build) -> Service:
+    return build()
+
+
+@pytest.fixture
+def running(service: Service) -> Iterator[Service]:
+    """The service with its worker at work."""
+    thread = threading.Thread(target=service.worker.run)
+    thread.start()
+    yield service
+    service.worker.stop()
+    thread.join()

@@ -1,0 +1,330 @@
+import base64
+import io
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from licht.core.sizes import Size
+from licht.service.api.accept import Draft, settle_size
+from licht.service.settings import built_in_tiers
+from tests.service.api.conftest import HOST, Build, Service
+
+
+def picture(width: int = 64, height: int = 64, file_format: str = "PNG", colour: str = "red") -> str:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(buffer, file_format)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def opened(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def test_submit_poll_fetch(service: Service) -> None:
+    told = service.submit(seed=7, width=128)
+    assert set(told) == {"id", "polling_url", "cost", "input_mp", "output_mp"}
+    assert told["polling_url"] == f"{HOST}/v1/get_result?id={told['id']}"
+    assert (told["cost"], told["input_mp"], told["output_mp"]) == (3.0, 0.0, 0.01)
+    pending = service.client.get(told["polling_url"], headers={"x-key": ""}).json()
+    assert pending == {
+        "id": told["id"],
+        "status": "Pending",
+        "result": None,
+        "progress": 0.0,
+        "details": {"queue_position": 0},
+        "preview": None,
+    }
+    service.work()
+    ready = service.client.get(told["polling_url"]).json()
+    assert (ready["status"], ready["progress"], ready["cost"]) == ("Ready", 1.0, 3.0)
+    result = ready["result"]
+    assert (result["prompt"], result["seed"], result["width"]) == ("a red sphere", 7, 128)
+    assert result["duration"] == result["end_time"] - result["start_time"] >= 0
+    assert ready["details"] == {"model": "fake", "warnings": [], "prompt_upsampled": False}
+    assert result["sample"].startswith(HOST)
+    fetched = service.client.get(result["sample"], headers={"x-key": ""})
+    assert (fetched.status_code, fetched.headers["content-type"]) == (200, "image/jpeg")
+    assert fetched.headers["x-content-type-options"] == "nosniff"
+    assert fetched.headers["content-disposition"].startswith("attachment")
+    assert opened(fetched.content).size == (128, 64)
+
+
+@pytest.mark.parametrize("route", sorted(built_in_tiers()))
+def test_every_route_draws(service: Service, route: str) -> None:
+    told = service.submit(route, output_format="png")
+    service.work()
+    assert service.poll(told["id"])["status"] == "Ready"
+    assert told["cost"] == built_in_tiers()[route].first_mp
+
+
+def test_what_the_official_client_sends_is_taken(service: Service) -> None:
+    told = service.submit(
+        "flux-dev", safety_tolerance=2, prompt_upsampling=False, output_format="jpeg", raw=True, negative_prompt="x",
+        image_prompt=None, webhook_url=None, webhook_secret=None, seed=2**64 - 1, user="me",
+    )  # fmt: skip
+    service.work()
+    assert service.poll(told["id"])["result"]["seed"] == 2**64 - 1
+    assert service.drawer.tolerances == [2]
+
+
+@pytest.mark.parametrize("header", ["x-key", "X-Key", "api-key", "Authorization"])
+def test_ways_to_send_a_key(service: Service, header: str) -> None:
+    value = f"Bearer {service.key}" if header == "Authorization" else service.key
+    del service.client.headers["x-key"]
+    assert service.client.get("/v1/credits", headers={header: value}).status_code == 200
+
+
+def test_bad_keys(service: Service) -> None:
+    del service.client.headers["x-key"]
+    for headers, status, detail in (
+        ({}, 403, "Not authenticated"),
+        ({"Authorization": "Basic abc"}, 403, "Not authenticated"),
+        ({"x-key": "nonsense"}, 422, "Invalid API key format"),
+        ({"x-key": service.key[:-1] + ("a" if service.key[-1] != "a" else "b")}, 422, "Invalid API key format"),
+    ):
+        response = service.client.post("/v1/flux-2-pro", json={"prompt": "a"}, headers=headers)
+        assert (response.status_code, response.json()["detail"]) == (status, detail)
+        assert response.json()["message"] == detail
+    service.parts.keys.revoke(service.key_id)
+    response = service.client.get("/v1/credits", headers={"x-key": service.key})
+    assert (response.status_code, response.json()["detail"]) == (403, "Not authenticated")
+
+
+@pytest.mark.parametrize(
+    ("body", "location"),
+    [
+        ({}, ["body", "prompt"]),
+        ({"prompt": 3}, ["body", "prompt"]),
+        ({"prompt": "a", "width": 63}, ["body", "width"]),
+        ({"prompt": "a", "height": -1}, ["body", "height"]),
+        ({"prompt": "a", "width": 4096, "height": 4096}, ["body", "size"]),
+        ({"prompt": "a", "width": 2048, "height": 64}, ["body", "size"]),
+        ({"prompt": "a", "seed": 2**64}, ["body", "seed"]),
+        ({"prompt": "a", "steps": 51}, ["body", "steps"]),
+        ({"prompt": "a", "guidance": "nan"}, ["body", "guidance"]),
+        ({"prompt": "a", "safety_tolerance": 6}, ["body", "safety_tolerance"]),
+        ({"prompt": "a", "output_format": "gif"}, ["body", "output_format"]),
+        ({"prompt": "a", "aspect_ratio": "wide"}, ["body", "aspect_ratio"]),
+        ({"prompt": "a", "aspect_ratio": "100:1"}, ["body", "size"]),
+        ({"prompt": "a", "input_image": "!!!"}, ["body", "input_image"]),
+        ({"prompt": "a", "input_image_3": "aGVsbG8="}, ["body", "input_image_3"]),
+        ({"prompt": "a", "input_image": "file:///etc/passwd"}, ["body", "input_image"]),
+        ({"prompt": "a", "mask": "abc"}, ["body", "mask"]),
+        ({"prompt": "a", "webhook_url": "ftp://example.org"}, ["body", "webhook_url"]),
+        ({"prompt": "a", "webhook_url": "http://u:p@example.org"}, ["body", "webhook_url"]),
+        ({"prompt": "a", "webhook_url": "https://example.org", "webhook_secret": "a\nb"}, ["body", "webhook_secret"]),
+        ({"prompt": "a\x00b"}, ["body", "prompt"]),
+        ({"prompt": "a" * 40000}, ["body", "prompt"]),
+    ],
+)
+def test_bad_bodies_name_the_field(service: Service, body: dict[str, Any], location: list[str]) -> None:
+    response = service.client.post("/v1/flux-2-pro", json=body)
+    assert response.status_code == 422
+    told = response.json()
+    assert told["detail"][0]["loc"] == location
+    assert set(told["detail"][0]) == {"loc", "msg", "type"}
+    assert told["message"]
+    assert service.parts.store.recent(service.key_id) == []
+
+
+def test_the_missing_field_as_the_hosted_api_words_it(service: Service) -> None:
+    told = service.client.post("/v1/flux-2-pro", json={}).json()
+    assert told["detail"] == [{"loc": ["body", "prompt"], "msg": "Field required", "type": "missing"}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}",
+     b'{"prompt": "\\ud800"}', b'{"prompt": "a", "guidance": NaN}', b'{"prompt": "a", "width": 1e999}'],
+)  # fmt: skip
+def test_broken_json_is_the_callers_mistake(service: Service, content: bytes) -> None:
+    response = service.client.post("/v1/flux-2-pro", content=content, headers={"content-type": "application/json"})
+    assert response.status_code in (400, 422)
+    assert response.json()["message"]
+
+
+def test_a_form_is_no_json(service: Service) -> None:
+    """What a page elsewhere can make a browser send without asking is not taken."""
+    response = service.client.post("/v1/flux-2-pro", content=b'{"prompt": "a"}', headers={"content-type": "text/plain"})
+    assert response.status_code == 422
+
+
+def test_pictures_in(service: Service) -> None:
+    told = service.submit(
+        "flux-2-klein-4b",
+        width=0,
+        height=None,
+        input_image=picture(200, 100),
+        input_image_2="data:image/jpeg;base64," + picture(64, 64, "JPEG", "blue"),
+        input_image_4=picture(1200, 1200, "WEBP"),
+        input_image_5="",
+    )
+    # first MP, and one further MP for each of three pictures, the last of which has two
+    assert told["cost"] == pytest.approx(1.4 + 4 * 0.1)
+    assert (told["input_mp"], told["output_mp"]) == (1.46, 0.02)
+    service.work()
+    (request,) = service.drawer.requests
+    assert [(each.name, str(each.picture.size)) for each in request.references] == [
+        ("image 1", "200x100"),
+        ("image 2", "64x64"),
+        ("image 3", "1200x1200"),
+    ]
+    assert str(request.size) == "192x96"
+    assert request.references[0].picture.rgb[:3] == b"\xff\x00\x00"
+
+
+def test_surplus_pictures_are_no_error(build: Build) -> None:
+    service = build(tiers={"flux-2-klein-4b": {"max_references": 1}})
+    told = service.submit("flux-2-klein-4b", input_image=picture(), input_image_2=picture(colour="blue"))
+    service.work()
+    assert len(service.drawer.requests[0].references) == 1
+    (warning,) = service.poll(told["id"])["details"]["warnings"]
+    assert warning == "2 pictures were given and flux-2-klein-4b takes 1: the first ones were used"
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "ratio", "reference", "expected"),
+    [
+        (0, 0, None, None, "1024x1024"),
+        (1920, 1080, None, None, "1920x1072"),
+        (768, 512, "3:2", Size(100, 100), "768x512"),
+        (0, 0, "16:9", Size(100, 100), "1360x768"),
+        (0, 0, "1:1", None, "1024x1024"),
+        (0, 0, None, Size(512, 340), "512x336"),
+        (0, 0, None, Size(4000, 3000), "2352x1760"),
+        (512, 0, None, Size(200, 100), "512x256"),
+        (0, 512, "1:2", None, "256x512"),
+    ],
+)
+def test_sizes(width: int, height: int, ratio: str | None, reference: Size | None, expected: str) -> None:
+    draft = Draft("flux-2-pro", "a", width=width, height=height, aspect_ratio=ratio)
+    assert str(settle_size(draft, built_in_tiers()["flux-2-pro"], reference)) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "status", "details"),
+    [
+        ("refuse-request", "Request Moderated", {"Moderation Reasons": ["not in this house"]}),
+        ("refuse-picture", "Content Moderated", {"Moderation Reasons": ["not out of this house"]}),
+        ("invalid", "Error", {"error": "the model cannot do that", "code": "invalid_request"}),
+    ],
+)
+def test_what_goes_wrong_is_free(service: Service, prompt: str, status: str, details: dict[str, Any]) -> None:
+    service.parts.keys.add_credits(service.key_id, 5000)
+    told = service.submit(prompt=prompt)
+    service.work()
+    polled = service.poll(told["id"])
+    assert (polled["status"], polled["result"], polled["details"]) == (status, None, details)
+    assert "cost" not in polled
+    assert service.client.get("/v1/credits").json() == {"credits": 5.0}
+
+
+def test_a_librarys_words_stay_inside(build: Build) -> None:
+    service = build(queue__max_attempts=1)
+    told = service.submit(prompt="defect")
+    service.work()
+    polled = service.client.get(told["polling_url"])
+    assert "secret inside" not in polled.text
+    assert polled.json()["details"] == {"error": "the picture could not be drawn", "code": "internal_error"}
+
+
+def test_an_unknown_task(service: Service) -> None:
+    for job_id in ("nothing", "../../etc/passwd", "\0", "a" * 200):
+        response = service.client.get("/v1/get_result", params={"id": job_id})
+        assert response.status_code == 404
+        assert (response.json()["status"], response.json()["id"]) == ("Task not found", job_id)
+    assert service.client.get("/v1/get_result").status_code == 422
+
+
+def test_credits_run_out(service: Service) -> None:
+    assert service.client.get("/v1/credits").json() == {"credits": 999_999_999.0}
+    service.parts.keys.add_credits(service.key_id, 7000)
+    service.submit()
+    service.work()
+    assert service.client.get("/v1/credits").json() == {"credits": 4.0}
+    service.submit()
+    response = service.client.post("/v1/flux-2-pro", json={"prompt": "a"})
+    assert (response.status_code, response.json()["detail"]) == (402, "Insufficient credits")
+
+
+def test_too_many_active_tasks(build: Build) -> None:
+    service = build(keys__active_limit=2)
+    service.submit()
+    service.submit()
+    response = service.client.post("/v1/flux-2-pro", json={"prompt": "a"})
+    assert response.status_code == 429
+    assert int(response.headers["retry-after"]) > 0
+    assert "2 jobs of this key are active" in response.json()["detail"]
+
+
+def test_links_expire_and_cannot_be_changed(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = service.submit(), service.submit()
+    service.work()
+    link = service.poll(first["id"])["result"]["sample"]
+    assert service.client.get(link).status_code == 200
+    for changed in (
+        link.replace(first["id"], second["id"]),
+        re.sub(r"expires=(\d+)", lambda found: f"expires={int(found[1]) + 1}", link),
+        link[:-1] + ("0" if link[-1] != "0" else "1"),
+        link.partition("?")[0],
+        service.parts.__class__.result_link(service.parts, HOST, first["id"]).replace("expires=", "expires=-"),
+    ):
+        assert service.client.get(changed).status_code in (403, 422)
+    expired = int(service.parts.clock()) - 1
+    from licht.service import links
+
+    link = links.sign(service.parts.link_secret, HOST, first["id"], expired)
+    assert service.client.get(link).status_code == 403
+
+
+def test_urls_follow_the_client_or_the_settings(build: Build) -> None:
+    service = build(server__allowed_hosts=["*"])
+    response = service.client.post("/v1/flux-2-pro", json={"prompt": "a"}, headers={"host": "flux.example:8443"})
+    assert response.json()["polling_url"].startswith("http://flux.example:8443/v1/get_result?id=")
+    forwarded = {"x-forwarded-proto": "https", "x-forwarded-host": "evil.example"}
+    response = service.client.post("/v1/flux-2-pro", json={"prompt": "a"}, headers=forwarded)
+    assert response.json()["polling_url"].startswith("http://localhost/")
+    trusting = build(server__trusted_proxies=["testclient"])
+    response = trusting.client.post("/v1/flux-2-pro", json={"prompt": "a"}, headers=forwarded)
+    assert response.json()["polling_url"].startswith("https://evil.example/")
+    public = build(server__public_url="https://flux.example")
+    response = public.client.post("/v1/flux-2-pro", json={"prompt": "a"}, headers={"host": "flux.example"})
+    assert response.json()["polling_url"].startswith("https://flux.example/")
+
+
+def test_webhook_answers_have_both_shapes(service: Service) -> None:
+    told = service.submit(webhook_url="https://example.org/hook")
+    assert (told["status"], told["webhook_url"]) == ("Pending", "https://example.org/hook")
+    assert "polling_url" in told
+
+
+def test_idempotency(service: Service) -> None:
+    body = {"prompt": "a", "width": 64, "height": 64}
+
+    def post(_: int) -> str:
+        response = service.client.post("/v1/flux-2-pro", json=body, headers={"Idempotency-Key": "one"})
+        assert response.status_code == 200
+        return response.text
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(post, range(50)))) == 1
+    assert len(service.parts.store.recent(service.key_id)) == 1
+    response = service.client.post("/v1/flux-2-pro", json={**body, "prompt": "b"}, headers={"Idempotency-Key": "one"})
+    assert (response.status_code, response.json()["code"]) == (422, "idempotency_conflict")
+    response = service.client.post("/v1/flux-2-max", json=body, headers={"Idempotency-Key": "one"})
+    assert response.status_code == 422
+    response = service.client.post("/v1/flux-2-pro", json=body, headers={"Idempotency-Key": "a b"})
+    assert response.status_code == 422
+
+
+def test_extended_statuses_are_off_unless_they_are_asked_for(build: Build) -> None:
+    for extended, status in ((False, "Pending"), (True, "Generating")):
+        service = build(protocol__extended_statuses=extended)
+        told = service.submit()
+        assert service.parts.store.leases.claim("w") is not None
+        assert service.poll(told["id"])["status"] == status

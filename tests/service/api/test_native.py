@@ -1,0 +1,135 @@
+import json
+import threading
+from typing import Any
+
+from licht.service.api.auth import access_of
+from tests.service.api.conftest import Build, Service
+
+
+def create(service: Service, **body: object) -> dict[str, Any]:
+    response = service.client.post("/v1/jobs", json={"prompt": "a red sphere", "width": 64, "height": 64, **body})
+    assert response.status_code == 202, response.text
+    told: dict[str, Any] = response.json()
+    assert response.headers["location"].endswith(f"/v1/jobs/{told['id']}")
+    return told
+
+
+def events(text: str) -> list[tuple[str, dict[str, Any]]]:
+    found = []
+    for block in text.strip().split("\n\n"):
+        if block.startswith(":"):
+            continue
+        name, data = block.split("\n")
+        found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return found
+
+
+def test_a_jobs_life(service: Service) -> None:
+    told = create(service, model="flux-2-max", seed=3)
+    assert (told["state"], told["queue_position"], told["cost"], told["model"]) == ("queued", 0, 7.0, "flux-2-max")
+    service.work()
+    url = f"/v1/jobs/{told['id']}"
+    ready = service.client.get(url).json()
+    assert (ready["state"], ready["seed"], ready["result"]["model"]) == ("ready", 3, "fake")
+    assert "blob" not in ready["result"]
+    assert service.client.get(ready["result"]["url"], headers={"x-key": ""}).status_code == 200
+    assert service.client.get(f"{url}/picture").content == service.client.get(ready["result"]["url"]).content
+    assert [job["id"] for job in service.client.get("/v1/jobs").json()["jobs"]] == [told["id"]]
+    assert service.client.get("/v1/jobs?state=queued").json() == {"jobs": []}
+    link = ready["result"]["url"]
+    assert service.parts.storage.size_bytes() > 0
+    assert service.client.delete(url).status_code == 204
+    assert service.client.get(url).status_code == 404
+    assert service.client.get(link).status_code == 404
+    assert service.parts.storage.size_bytes() == 0
+
+
+def test_an_unknown_model_is_named(service: Service) -> None:
+    response = service.client.post("/v1/jobs", json={"prompt": "a", "model": "dall-e"})
+    assert (response.status_code, response.json()["detail"][0]["loc"]) == (422, ["body", "model"])
+
+
+def test_events_of_a_running_job(running: Service) -> None:
+    told = create(running, prompt="slow 0.15")
+    with running.client.stream("GET", f"/v1/jobs/{told['id']}/events") as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        found = events("".join(response.iter_text()))
+    assert [name for name, _ in found[:-1]] == ["progress"] * (len(found) - 1)
+    assert found[-1][0] == "end"
+    progress = [data["progress"] for _, data in found]
+    assert progress == sorted(progress)
+    assert len(set(progress)) >= 3
+    assert (found[-1][1]["state"], found[-1][1]["result"]["seed"]) == ("ready", told["seed"])
+
+
+def test_cancelling_a_running_job(running: Service) -> None:
+    told = create(running, prompt="slow 0.1", steps=50)
+    url = f"/v1/jobs/{told['id']}"
+    running.until(lambda: running.client.get(url).json()["progress"] > 0.12)
+    timer = threading.Timer(0.2, running.client.post, [f"{url}/cancel"])
+    timer.start()
+    with running.client.stream("GET", f"{url}/events") as response:
+        found = events("".join(response.iter_text()))
+    timer.join()
+    assert (found[-1][0], found[-1][1]["state"], found[-1][1]["cost"]) == ("end", "cancelled", 0.0)
+    assert running.poll(told["id"])["status"] == "Error"
+
+
+def test_cancelling_a_waiting_job(service: Service) -> None:
+    told = create(service)
+    assert service.client.post(f"/v1/jobs/{told['id']}/cancel").json()["state"] == "cancelled"
+    service.work()
+    assert service.drawer.requests == []
+    assert service.poll(told["id"])["details"]["code"] == "cancelled"
+
+
+def test_the_jobs_of_others_are_not_there(service: Service) -> None:
+    told = create(service)
+    service.work()
+    other = {"x-key": service.parts.keys.create("other").text}
+    url = f"/v1/jobs/{told['id']}"
+    for method, path in (
+        ("GET", url), ("DELETE", url), ("POST", f"{url}/cancel"), ("GET", f"{url}/picture"), ("GET", f"{url}/events"),
+    ):  # fmt: skip
+        assert service.client.request(method, path, headers=other).status_code == 404
+    assert service.client.get("/v1/jobs", headers=other).json() == {"jobs": []}
+    assert service.client.get(url).json()["state"] == "ready"
+
+
+def test_every_route_says_who_may_use_it(service: Service) -> None:
+    open_routes, seen = set(), set()
+    paths = service.client.get("/openapi.json").json()["paths"]
+    for route in walk(service.app.routes):
+        path = str(route.path)
+        if path not in paths:
+            assert path == "/openapi.json"
+            continue
+        seen.add(path)
+        access = access_of(route.endpoint)
+        assert access is not None, path
+        if access == "open":
+            open_routes.add(path)
+            continue
+        for method in paths[path]:
+            response = service.client.request(method.upper(), path.replace("{job_id}", "x"), headers={"x-key": ""})
+            assert response.status_code in (403, 422), path
+            assert response.json()["detail"] in ("Not authenticated", "Invalid API key format")
+    assert seen == set(paths)
+    assert open_routes == {"/livez", "/readyz", "/v1/get_result", "/v1/results/{job_id}"}
+
+
+def walk(routes: Any) -> list[Any]:  # noqa: ANN401 - starlette's routes, however deep
+    found = []
+    for route in routes:
+        inner = getattr(getattr(route, "original_router", route), "routes", None)
+        found += walk(inner) if inner else [route]
+    return found
+
+
+def test_a_key_without_the_scope_is_turned_away(build: Build) -> None:
+    service = build()
+    metrics_only = {"x-key": service.parts.keys.create("m", ["metrics"]).text}
+    generate_only = {"x-key": service.parts.keys.create("g", ["generate"]).text}
+    assert service.client.get("/v1/jobs", headers=metrics_only).status_code == 403
+    assert service.client.get("/metrics", headers=generate_only).json()["code"] == "not_permitted"
+    assert service.client.get("/metrics", headers=metrics_only).status_code == 200

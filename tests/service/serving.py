@@ -1,0 +1,76 @@
+"""`licht serve` as an operator starts it: processes of its own, a fake engine unless a test says otherwise."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Served:
+    """A running `licht serve`."""
+
+    process: subprocess.Popen[str]
+    url: str
+    key: str
+    data: Path
+    errors: Path
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers={"x-key": self.key}, timeout=10, trust_env=False)
+
+    def children(self) -> list[int]:
+        """The processes that the supervisor runs."""
+        text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in text.split()]
+
+    def until_ready(self, timeout_s: float = 30.0) -> None:
+        end = time.monotonic() + timeout_s
+        with self.client() as client:
+            while True:
+                try:
+                    if client.get("/readyz").status_code == 200:
+                        return
+                except httpx.TransportError:
+                    pass
+                assert time.monotonic() < end, self.errors.read_text()
+                time.sleep(0.05)
+
+
+def environment(**settings: str) -> dict[str, str]:
+    names = {f"LICHT_SERVICE__{name.upper()}": value for name, value in settings.items()}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+    return {**os.environ, "PYTHONPATH": path, "LICHT_SERVICE__WORKER__ENGINE": "tests.service.fakes:open_fake", **names}
+
+
+def start(data: Path, **settings: str) -> Served:
+    errors = data.parent / "errors.log"
+    with errors.open("a", encoding="utf-8") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "licht", "serve", "--data", str(data), "--port", "0", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+            env=environment(**settings),
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, errors.read_text()
+    told: dict[str, Any] = json.loads(line)
+    return Served(process, told["url"], told["key"], data, errors)
+
+
+def stop(served: Served) -> int:
+    served.process.terminate()
+    code = served.process.wait(20)
+    if served.process.stdout is not None:
+        served.process.stdout.close()
+    return code

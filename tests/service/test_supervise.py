@@ -1,0 +1,66 @@
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from licht.service.supervise import Role, Supervisor
+
+COUNT = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); time.sleep(60)"
+
+
+def pids(path: Path) -> list[int]:
+    return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def until(path: Path, count: int) -> int:
+    end = time.monotonic() + 10
+    while len(pids(path)) < count:
+        assert time.monotonic() < end, "the process did not start"
+        time.sleep(0.02)
+    return pids(path)[-1]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_killed_process_is_started_again_and_all_end_together(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    ended: list[tuple[str, int]] = []
+    roles = [Role(path.name, [sys.executable, "-c", COUNT, str(path)]) for path in (first, second)]
+    supervisor = Supervisor(roles, 5, lambda role, code: ended.append((role.name, code)))
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(supervisor.run()))
+    thread.start()
+    pid, other = until(first, 1), until(second, 1)
+    os.kill(pid, signal.SIGKILL)
+    assert until(first, 2) != pid
+    assert ended == [("first", -signal.SIGKILL)]
+    supervisor.stop()
+    thread.join(10)
+    assert codes == [0]
+    assert not any(alive(each) for each in [*pids(first), other])
+    assert len(pids(second)) == 1
+
+
+def test_a_process_that_does_not_listen_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "deaf"
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + COUNT
+    supervisor = Supervisor([Role("deaf", [sys.executable, "-c", deaf, str(path)])], 0.3)
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+    pid = until(path, 1)
+    supervisor.stop()
+    thread.join(10)
+    assert not alive(pid)
+
+
+def test_a_process_that_refuses_its_settings_is_not_started_again(tmp_path: Path) -> None:
+    supervisor = Supervisor([Role("bad", [sys.executable, "-c", "import sys; sys.exit(2)"])], 1)
+    assert supervisor.run() == 2

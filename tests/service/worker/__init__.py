@@ -1,0 +1,1 @@
+"""Workers with a fake engine."""

@@ -1,0 +1,218 @@
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from licht.core.errors import NotAvailable
+from licht.core.request import Picture
+from licht.service.database.connect import Database
+from licht.service.queue.leases import Leases
+from licht.service.queue.records import Input, QueueLimits, State, Task
+from licht.service.queue.register import Register
+from licht.service.queue.store import JobStore
+from licht.service.storage import Storage
+from licht.service.worker.loop import Worker, WorkerLimits
+from tests.service.conftest import NewJobs
+from tests.service.fakes import FakeDrawer
+
+LIMITS = WorkerLimits(heartbeat_s=0.05, stall_s=60, drain_s=0.2, idle_s=0.05, look_s=0.005)
+
+
+@pytest.fixture
+def store(database: Database) -> JobStore:
+    """With the real clock: these tests are about time."""
+    return JobStore(database, QueueLimits(lease_s=1.0, retry_delay_s=0.01, max_attempts=2))
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(f"file://{tmp_path / 'blobs'}")
+
+
+@pytest.fixture
+def drawer() -> FakeDrawer:
+    return FakeDrawer()
+
+
+@contextmanager
+def at_work(worker: Worker) -> Iterator[threading.Thread]:
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        worker.stop()
+        thread.join()
+
+
+def until(store: JobStore, job_id: str, *states: State, timeout_s: float = 10.0) -> State:
+    end = time.monotonic() + timeout_s
+    while (state := store.get(job_id).state) not in states:
+        assert time.monotonic() < end, f"the job is still {state}"
+        time.sleep(0.005)
+    return state
+
+
+def test_a_worker_draws_what_is_asked(store: JobStore, storage: Storage, drawer: FakeDrawer, new_job: NewJobs) -> None:
+    reference = storage.put_picture(Picture(64, 64, b"abc" * 4096))
+    task = Task("a cube", 2**63 + 5, 80, 64, 3, 2.5, (Input(reference, "image 1"),), "PNG")
+    new = new_job(task=task)
+    store.submit(new)
+    worker = Worker(store, storage, drawer, LIMITS, "w1")
+    with at_work(worker):
+        until(store, new.id, State.READY)
+        (row,) = Register(store.database).list()
+        assert (row.id, row.model, row.ready_at is not None) == ("w1", "fake", True)
+    assert Register(store.database).list() == []
+    job = store.get(new.id)
+    assert job.result is not None
+    told = {name: job.result[name] for name in ("media_type", "width", "height", "seed", "steps", "guidance", "model")}
+    assert told == {
+        "media_type": "image/png", "width": 80, "height": 64, "seed": 2**63 + 5, "steps": 3, "guidance": 2.5,
+        "model": "fake",
+    }  # fmt: skip
+    assert storage.get(job.result["blob"]).startswith(b"\x89PNG")
+    warm, request = drawer.requests
+    assert warm.steps == 1
+    assert (request.seeds, request.references[0].picture.rgb[:3]) == ((5,), b"abc")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "state", "code"),
+    [
+        ("refuse-request", State.MODERATED, "request_moderated"),
+        ("refuse-picture", State.MODERATED, "content_moderated"),
+        ("invalid", State.FAILED, "invalid_request"),
+        ("no-memory", State.FAILED, "out_of_memory"),
+        ("defect", State.FAILED, "internal_error"),
+    ],
+)
+def test_how_a_job_can_end(
+    store: JobStore, storage: Storage, drawer: FakeDrawer, new_job: NewJobs, prompt: str, state: State, code: str
+) -> None:
+    new, after = new_job(task=Task(prompt, 1, 64, 64)), new_job()
+    store.submit(new)
+    store.submit(after)
+    with at_work(Worker(store, storage, drawer, LIMITS)):
+        assert until(store, new.id, *[each for each in State if each.final]) is state
+        until(store, after.id, State.READY)
+    job = store.get(new.id)
+    tried_again = prompt in ("no-memory", "defect")
+    assert (job.error_code, job.dead_letter, job.failures) == (
+        (code, "attempts", 2) if tried_again else (code, None, 0)
+    )
+
+
+def test_a_lost_input_is_tried_again_and_then_given_up(
+    store: JobStore, storage: Storage, drawer: FakeDrawer, new_job: NewJobs
+) -> None:
+    new = new_job(task=Task("a", 1, 64, 64, inputs=(Input("0" * 64, "image 1"),)))
+    store.submit(new)
+    with at_work(Worker(store, storage, drawer, LIMITS)):
+        until(store, new.id, State.FAILED)
+    assert (store.get(new.id).error_code, store.get(new.id).dead_letter) == ("not_available", "attempts")
+
+
+def test_cancelling_stops_within_one_step(
+    store: JobStore, storage: Storage, drawer: FakeDrawer, new_job: NewJobs
+) -> None:
+    new = new_job(task=Task("slow 0.05", 1, 64, 64, steps=50))
+    store.submit(new)
+    with at_work(Worker(store, storage, drawer, LIMITS)):
+        until(store, new.id, State.RUNNING)
+        while store.get(new.id).progress < 0.15:
+            time.sleep(0.005)
+        started = time.monotonic()
+        before = store.cancel(new.id).progress
+        until(store, new.id, State.CANCELLED)
+        assert time.monotonic() - started < 2.0  # 50 steps take 2.5 s and more
+    steps_before = (before - 0.12) / 0.8 * 50
+    assert drawer.closed_after[0] <= round(steps_before) + 2  # the step at hand, and one between two looks
+
+
+def test_a_stopping_worker_finishes_what_is_short_and_hands_back_what_is_long(
+    store: JobStore, storage: Storage, drawer: FakeDrawer, new_job: NewJobs
+) -> None:
+    limits = replace(LIMITS, drain_s=1.0)
+    for prompt, state in (("slow 0.02", State.READY), ("slow 1", State.QUEUED)):
+        new = new_job(task=Task(prompt, 1, 64, 64))
+        store.submit(new)
+        worker = Worker(store, storage, drawer, limits)
+        with at_work(worker) as thread:
+            until(store, new.id, State.RUNNING)
+            worker.stop()
+            thread.join(10)
+        assert store.get(new.id).state is state
+        assert (store.get(new.id).deaths, store.get(new.id).failures) == (0, 0)
+        store.cancel(new.id)
+
+
+def test_the_heartbeat_keeps_the_lease_through_a_long_step(
+    store: JobStore, storage: Storage, drawer: FakeDrawer, new_job: NewJobs
+) -> None:
+    new = new_job(task=Task("slow 1.5", 1, 64, 64, steps=1))
+    store.submit(new)
+    with at_work(Worker(store, storage, drawer, LIMITS)):
+        until(store, new.id, State.RUNNING)
+        time.sleep(1.2)  # longer than the lease
+        assert store.leases.reap() == 0
+        until(store, new.id, State.READY)
+    assert store.get(new.id).attempt == 1
+
+
+def test_a_job_in_other_hands_is_dropped(
+    store: JobStore, storage: Storage, drawer: FakeDrawer, new_job: NewJobs
+) -> None:
+    new = new_job(task=Task("slow 0.05", 1, 64, 64, steps=20))
+    store.submit(new)
+    worker = Worker(store, storage, drawer, replace(LIMITS, drain_s=60), "w1")
+    with at_work(worker) as thread:
+        until(store, new.id, State.RUNNING)
+        worker.stop()  # so that it does not take the job itself again
+        assert store.leases.reap(owner="w1") == 1
+        thread.join(5)
+    assert len(drawer.closed_after) == 1
+    job = store.get(new.id)
+    assert (job.state, job.deaths) == (State.QUEUED, 1)
+
+
+def test_a_hung_engine_ends_the_worker(store: JobStore, storage: Storage, drawer: FakeDrawer, new_job: NewJobs) -> None:
+    stalled = threading.Event()
+    limits = WorkerLimits(heartbeat_s=0.05, stall_s=0.3, drain_s=0.2, idle_s=0.05)
+    new = new_job(task=Task("slow 1", 1, 64, 64, steps=1))
+    store.submit(new)
+    with at_work(Worker(store, storage, drawer, limits, on_stall=stalled.set)):
+        assert stalled.wait(5)
+        assert store.get(new.id).state is State.RUNNING
+        until(store, new.id, State.READY)
+
+
+def test_a_database_that_is_away_for_a_moment_ends_no_worker_and_loses_no_picture(
+    store: JobStore, storage: Storage, drawer: FakeDrawer, new_job: NewJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = new_job()
+    left = {"claim": 2, "finish": 3}
+
+    def away(name: str) -> Callable[..., Any]:
+        real = getattr(Leases, name)
+
+        def call(*arguments: object) -> object:
+            if left[name]:
+                left[name] -= 1
+                raise NotAvailable("the database does not answer")
+            return real(*arguments)
+
+        return call
+
+    for name in left:
+        monkeypatch.setattr(Leases, name, away(name))
+    store.submit(new)
+    with at_work(Worker(store, storage, drawer, LIMITS)):
+        until(store, new.id, State.READY)
+    assert left == {"claim": 0, "finish": 0}
+    assert len(drawer.requests) == 2  # the first picture, and this one once
