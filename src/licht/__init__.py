@@ -23,6 +23,8 @@ def load(
     variant: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    quant: str = "none",
+    ignore_plan: bool = False,
     policy: str = "default",
     autoencoder: str | Path | None = None,
     text_encoder: str | Path | None = None,
@@ -30,7 +32,8 @@ def load(
     """Open a model by name, folder or file; weights are read when they are first needed.
 
     `variant` says what kind a checkpoint is where it does not say so itself. `autoencoder` and `text_encoder`
-    complete a transformer in a single file. Raises `UnknownModel`, `AmbiguousModel`, `InvalidCheckpoint`.
+    complete a transformer in a single file. `quant` quantises the large matrices while they are read: fp8, int8, q4 or
+    nvfp4; `ignore_plan` draws even what is planned not to fit into memory. Raises `UnknownModel`, `AmbiguousModel`, `InvalidCheckpoint`.
     """
     # imported here: the service's API process and `licht --help` must not pay for torch
     from licht.checkpoint.catalog import find_model
@@ -40,4 +43,4 @@ def load(
 
     settled = parse_policy(policy)
     parts = (Path(part) if part is not None else None for part in (autoencoder, text_encoder))
-    return Model(Engine(find_model(str(model), variant, *parts), Choice(device, dtype)), settled)
+    return Model(Engine(find_model(str(model), variant, *parts), Choice(device, dtype, quant, ignore_plan)), settled)

@@ -8,15 +8,18 @@ from pathlib import Path
 from PIL import Image
 
 from licht.core.errors import InvalidImage, InvalidRequest
-from licht.core.request import MAX_IMAGES, ImageRequest, ImageResult, Progress, Reference
+from licht.core.request import MAX_IMAGES, ImageRequest, ImageResult, LoraUse, Progress, Reference
 from licht.core.sizes import Size, parse_size, require_whole
 from licht.engine.engine import Engine
 from licht.safety import policy as door
 from licht.safety.images import from_pil, open_reference
 from licht.safety.policy import Policy, Released
+from licht.safety.provenance import Ingredient, Making, weights_hash
 
 Source = str | Path | Image.Image | Reference
 """What can be given as a reference: a path, a Pillow image, or a reference that is already decoded."""
+Lora = str | Path | LoraUse
+"""What can be given as a LoRA: a path, a path and a strength as FILE:STRENGTH, or both in full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,11 @@ class Result:
     steps: int
     guidance: float | None
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     released: Released = field(repr=False)
     drawn: ImageResult = field(repr=False)
     policy: Policy = field(repr=False)
+    making: Making = field(default=Making(), repr=False)
 
     @property
     def image(self) -> Image.Image:
@@ -46,7 +51,7 @@ class Result:
         wanted = door.format_of(target)
         released = self.released
         if wanted != released.file_format:
-            released = door.release(self.drawn.picture, self.policy, wanted)
+            released = door.release(self.drawn.picture, self.policy, wanted, self.making)
         door.write(released, target, overwrite)
         return target
 
@@ -58,6 +63,7 @@ class Model:
         """Draw with `engine` under `policy`."""
         self.engine = engine
         self.policy = policy
+        self._weights_hash: str | None = None
 
     @property
     def name(self) -> str:
@@ -70,7 +76,7 @@ class Model:
         events = self.engine.run(request)
         try:
             for event in events:
-                yield self._release(event, file_format) if isinstance(event, ImageResult) else event
+                yield self._release(event, file_format, request) if isinstance(event, ImageResult) else event
         finally:
             events.close()
 
@@ -85,10 +91,12 @@ class Model:
         steps: int | None = None,
         guidance: float | None = None,
         native_only: bool = False,
+        loras: Sequence[Lora] = (),
     ) -> list[Result]:
         """Draw `prompt` `num` times, with consecutive seeds from `seed` (default: a random one).
 
         `images` are references in order, the first is image 1; a single one may be given as it is. `size` is (width, height) in pixels or "WIDTHxHEIGHT".
+        `loras` are adapter files, "FILE" or "FILE:STRENGTH".
         Raises `InvalidRequest` and its kin for anything that cannot be drawn.
         """
         request = ImageRequest(
@@ -99,10 +107,12 @@ class Model:
             steps=steps,
             guidance=guidance,
             native_only=native_only,
+            loras=tuple(lora_from(lora) for lora in loras),
         )
         return [event for event in self.stream(request) if isinstance(event, Result)]
 
-    def _release(self, drawn: ImageResult, file_format: str) -> Result:
+    def _release(self, drawn: ImageResult, file_format: str, request: ImageRequest) -> Result:
+        making = self._making(request)
         return Result(
             seed=drawn.seed,
             width=drawn.picture.width,
@@ -111,10 +121,21 @@ class Model:
             steps=drawn.steps,
             guidance=drawn.guidance,
             warnings=drawn.warnings,
-            released=door.release(drawn.picture, self.policy, file_format),
+            notes=drawn.notes,
+            released=door.release(drawn.picture, self.policy, file_format, making),
             drawn=drawn,
             policy=self.policy,
+            making=making,
         )
+
+    def _making(self, request: ImageRequest) -> Making:
+        """What the credentials will say; nothing is hashed where the policy wants bare pixels."""
+        if self.policy.level is door.Level.OFF:
+            return Making(self.name)
+        if self._weights_hash is None:
+            self._weights_hash = weights_hash(self.engine.files.transformer.paths)
+        ingredients = tuple(Ingredient(reference.file, reference.media_type) for reference in request.references)
+        return Making(self.name, self._weights_hash, ingredients, payload=secrets.randbits(64))
 
 
 def seeds_from(seed: int | None, num: int) -> tuple[int, ...]:
@@ -144,6 +165,19 @@ def _listed(images: object) -> Sequence[Source]:
     if not isinstance(images, Sequence):
         raise InvalidImage(f"images is a {type(images).__name__}; pass a list of paths or pictures", field="images")
     return images
+
+
+def lora_from(lora: Lora, allow_partial: bool = False) -> LoraUse:
+    """Read "FILE" or "FILE:STRENGTH"; a colon that no number follows belongs to the name."""
+    if isinstance(lora, LoraUse):
+        return lora
+    path, _, strength = str(lora).rpartition(":")
+    if path and not Path(lora).exists():
+        try:
+            return LoraUse(Path(path), float(strength), allow_partial)
+        except ValueError:
+            pass
+    return LoraUse(Path(lora), allow_partial=allow_partial)
 
 
 def _size_from(size: object) -> Size | None:

@@ -7,8 +7,13 @@ the layer with the longest matching name, and may always import its own layer. A
 from collections.abc import Mapping
 from types import MappingProxyType
 
-SERVICE_PARTS = ("service.queue", "service.storage", "service.gallery", "service.metering", "service.webhooks")
-SAFETY_WITHOUT_TORCH = ("safety.policy", "safety.prompt_filter", "safety.hashes", "safety.provenance")
+SERVICE_PARTS = (
+    *("service.queue", "service.storage", "service.gallery", "service.metering", "service.webhooks"),
+    *("service.keys", "service.links", "service.fetch"),
+)
+# What all of the service stands on: the tables, and the settings.
+SERVICE_BASE = ("service.database", "service.settings")
+SAFETY_WITHOUT_TORCH = ("safety.policy", "safety.images", "safety.prompt_filter", "safety.hashes", "safety.provenance")
 ANYTHING = ("*",)
 
 # Who may import whom.
@@ -31,8 +36,10 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "client": ("core",),
         "service": (),
-        **dict.fromkeys(SERVICE_PARTS, ("core",)),
-        "service.api": ("core", "plan", *SAFETY_WITHOUT_TORCH, *SERVICE_PARTS),
+        **dict.fromkeys((*SERVICE_BASE, "service.logs", "service.supervise"), ("core",)),
+        **dict.fromkeys(SERVICE_PARTS, ("core", "service.database")),
+        "service.webhooks": ("core", "service.database", "service.fetch"),
+        "service.api": ("core", "plan", *SAFETY_WITHOUT_TORCH, *SERVICE_BASE, *SERVICE_PARTS),
         "service.worker": ("core", "service.queue", "service.storage", "generate", "plan"),
         "service.ray": ("core", "service.queue", "service.storage", "generate", "plan"),
         "studio": (),
@@ -50,7 +57,16 @@ MAY_IMPORT_EAGERLY: Mapping[str, tuple[str, ...]] = MappingProxyType({"cli": ("c
 CONFIGURATION_ONLY = ("recipes",)
 
 # Never torch, not even inside a function: planning, policing and answering HTTP must work where torch is not wanted.
-NEVER_TORCH = ("core", "plan", "model.variants", "client", "service.api", *SERVICE_PARTS, *SAFETY_WITHOUT_TORCH)
+NEVER_TORCH = (
+    "core",
+    "plan",
+    "model.variants",
+    "client",
+    "service.api",
+    *SERVICE_BASE,
+    *SERVICE_PARTS,
+    *SAFETY_WITHOUT_TORCH,
+)
 # Importing these must not import torch either: `licht --help` answers at once.
 NO_TORCH_ON_IMPORT = (*NEVER_TORCH, "cli", "__main__", "licht")
 

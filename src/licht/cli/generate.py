@@ -31,8 +31,20 @@ def generate(
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    quant: Annotated[
+        str, typer.Option(help="Quantise the large matrices while they are read: none, fp8, int8, q4 or nvfp4.")
+    ] = "none",
+    ignore_plan: Annotated[
+        bool, typer.Option("--ignore-plan", help="Draw even if it is planned not to fit into memory.")
+    ] = False,
     vae: Annotated[Path | None, typer.Option(help="Autoencoder for a transformer in a single file.")] = None,
     text_encoder: Annotated[Path | None, typer.Option(help="Text encoder folder for a single file.")] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option("--lora", metavar="FILE[:STRENGTH]", help="A LoRA file; repeat for several.")
+    ] = None,
+    partial_loras: Annotated[
+        bool, typer.Option("--allow-partial-lora", help="Use the keys of a LoRA that fit where others do not.")
+    ] = False,
     policy: Annotated[str, typer.Option(help="off, default or strict.")] = "default",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write: .png, .jpg or .webp (default: a free name).")
@@ -42,9 +54,10 @@ def generate(
 ) -> None:
     """Draw PROMPT, with or without reference pictures; prints the path of each picture on stdout."""
     from licht import load
+    from licht.core.errors import DoesNotFit
     from licht.core.request import ImageRequest
     from licht.core.sizes import parse_size
-    from licht.generate import reference_from, seeds_from
+    from licht.generate import lora_from, reference_from, seeds_from
 
     request = ImageRequest(
         prompt=prompt,
@@ -54,15 +67,30 @@ def generate(
         steps=steps,
         guidance=guidance,
         native_only=native_only,
+        loras=tuple(lora_from(text, partial_loras) for text in lora or []),
     )
     paths = _output_paths(output, request.seeds, overwrite)
     loaded = load(
-        model, variant=variant, device=device, dtype=dtype, policy=policy, autoencoder=vae, text_encoder=text_encoder
+        model,
+        variant=variant,
+        device=device,
+        dtype=dtype,
+        quant=quant,
+        ignore_plan=ignore_plan,
+        policy=policy,
+        autoencoder=vae,
+        text_encoder=text_encoder,
     )
-    report = _draw(loaded, request, paths, overwrite)
+    try:
+        report = _draw(loaded, request, paths, overwrite)
+    except DoesNotFit as error:
+        typer.echo("\n".join((*error.table, "")), err=True)
+        raise
     if as_json:
         typer.echo(json.dumps(report))
         return
+    for note in report["notes"]:
+        typer.echo(note, err=True)
     for warning in report["warnings"]:
         typer.echo(f"warning: {warning}", err=True)
     for image in report["images"]:
@@ -133,5 +161,6 @@ def _report(model: "Model", results: "list[tuple[Path, Result]]", stages_s: dict
         "guidance": first.guidance,
         "stages_s": stages_s,
         "peak_memory_bytes": peak_memory_bytes(model.engine.placement.device),
+        "notes": list(first.notes),
         "warnings": list(first.warnings),
     }

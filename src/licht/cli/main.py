@@ -12,9 +12,17 @@ from typing import Annotated
 import typer
 
 from licht import __version__
+from licht.cli.convert import convert
 from licht.cli.doctor import doctor
 from licht.cli.generate import generate
+from licht.cli.keys import keys
+from licht.cli.plan import plan
+from licht.cli.provenance import provenance
+from licht.cli.screen import screen
+from licht.cli.serve import serve
 from licht.cli.train import train
+from licht.cli.usage import usage
+from licht.cli.verify import verify
 from licht.cli.world import world
 from licht.core.errors import InvalidRequest, LichtError
 
@@ -30,6 +38,14 @@ app.command()(generate)
 app.command()(doctor)
 app.command()(train)
 app.add_typer(world, name="world")
+app.command()(convert)
+app.command()(plan)
+app.command()(serve)
+app.add_typer(keys, name="keys")
+app.command()(usage)
+app.command()(verify)
+app.command()(screen)
+app.add_typer(provenance, name="provenance")
 
 
 def _version(show: bool) -> None:

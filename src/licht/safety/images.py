@@ -19,7 +19,20 @@ MAX_PIXELS: Final = 100_000_000
 
 def open_reference(path: Path) -> Reference:
     """Read a picture file as a reference. Raises `InvalidImage` with what is wrong with it."""
-    return Reference(open_picture(path), path.name)
+    data = read_file(path, str(path))
+    picture, file_format = open_picture(data, str(path)), file_format_of(data)
+    if file_format is None:
+        return Reference(picture, path.name)
+    return Reference(picture, path.name, data, f"image/{file_format.lower()}")
+
+
+def file_format_of(data: bytes) -> str | None:
+    """PNG, JPEG or WEBP, the formats that can hold content credentials, by the first bytes; None for any other."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
 
 
 def open_picture(source: Path | bytes, name: str | None = None) -> Picture:
@@ -29,7 +42,7 @@ def open_picture(source: Path | bytes, name: str | None = None) -> Picture:
     many bytes or too many pixels.
     """
     label = name or (str(source) if isinstance(source, Path) else "the picture")
-    data = _read(source, label) if isinstance(source, Path) else source
+    data = read_file(source, label) if isinstance(source, Path) else source
     if len(data) > MAX_FILE_BYTES:
         raise InvalidImage(
             f"{label} is a file of more than {MAX_FILE_BYTES:,} bytes; make the picture smaller first", field="images"
@@ -101,7 +114,8 @@ def _check_header(image: Image.Image, label: str) -> None:
         )
 
 
-def _read(path: Path, label: str) -> bytes:
+def read_file(path: Path, label: str) -> bytes:
+    """The bytes of an untrusted file, at most one more than `MAX_FILE_BYTES`. Raises `InvalidImage`."""
     try:
         with path.open("rb") as file:
             # no more than this: the size of a pipe or a device is not known beforehand

@@ -5,15 +5,28 @@ import os
 import secrets
 import unicodedata
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from licht.core.errors import InvalidOutput, InvalidPrompt, InvalidRequest, NotAvailable, OutputExists, OutputFailed
+from licht.core.errors import (
+    InvalidOutput,
+    InvalidPrompt,
+    InvalidRequest,
+    NotAvailable,
+    OutputExists,
+    OutputFailed,
+    Refused,
+)
 from licht.core.request import ImageRequest, Picture
+from licht.safety import provenance
+from licht.safety.image_filter import FilterFailed
+from licht.safety.prompt_filter import screen
+from licht.safety.tools import Decision, Tools
 
 
 class Level(StrEnum):
@@ -27,11 +40,27 @@ class Level(StrEnum):
     """Like default, and refuses to work where a filter has nothing behind it."""
 
 
+DEFAULT_TOLERANCE: Final = 2
+HIGHEST_TOLERANCE: Final = 5
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the door does, settled once at the start."""
+    """What the door does, settled once at the start.
+
+    `tolerance` goes from 0 (refuses most) to 5, as in the hosted API; some things are refused at every tolerance.
+    `tools` hold keys, lists and classifiers; they take no part in comparing policies.
+    """
 
     level: Level = Level.DEFAULT
+    tolerance: int = DEFAULT_TOLERANCE
+    tools: Tools = field(default_factory=Tools, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance <= HIGHEST_TOLERANCE:
+            raise InvalidRequest(
+                f"tolerance {self.tolerance} is out of range; use 0 to {HIGHEST_TOLERANCE}", field="safety_tolerance"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +88,28 @@ def parse_policy(name: str) -> Policy:
     except ValueError:
         choices = ", ".join(level.value for level in Level)
         raise InvalidRequest(f"policy {name!r} is unknown; choose one of {choices}", field="policy") from None
-    if level is Level.STRICT:
+    policy = Policy(level)
+    if level is not Level.OFF:
+        _check_start(policy)
+    return policy
+
+
+def _check_start(policy: Policy) -> None:
+    """Find out now, not at the first picture, whether everything is there that the policy promises."""
+    tools = policy.tools
+    if policy.level is Level.STRICT and tools.trust.image_filter is None:
         raise NotAvailable(
-            "policy strict needs a prompt filter and an image filter, and none is configured; use --policy default",
+            "policy strict needs a prompt filter and an image filter, and none is configured for images; "
+            "set LICHT_IMAGE_FILTER, or use --policy default",
             field="policy",
         )
-    return Policy(level)
+    if tools.trust.image_filter is not None and tools.image_filter is None:
+        raise NotAvailable("the image filter cannot be opened; check LICHT_IMAGE_FILTER", field="policy")
+    _ = tools.block_lists, tools.credentials
 
 
 def admit(request: ImageRequest, policy: Policy) -> None:
-    """Let a request in, or raise: `InvalidPrompt` for a prompt that is no text, `Refused` by a filter.
-
-    No filter is part of this installation yet, so `default` and `off` admit alike.
-    """
-    del policy
+    """Let a request in, or raise: `InvalidPrompt` for a prompt that is no text, `Refused` by a filter."""
     if len(request.prompt) > MAX_PROMPT_CHARACTERS:
         raise InvalidPrompt(
             f"the prompt has {len(request.prompt):,} characters; use at most {MAX_PROMPT_CHARACTERS:,}", field="prompt"
@@ -84,22 +121,99 @@ def admit(request: ImageRequest, policy: Policy) -> None:
                 f"the prompt holds control characters (U+{ord(character):04X} is character {number}); send plain text",
                 field="prompt",
             )
+    if policy.level is Level.OFF:
+        return
+    _screen_prompt(request, policy)
+    for number, reference in enumerate(request.references, start=1):
+        _screen_picture(reference.picture, policy, "input", f"image {number}")
 
 
-def release(picture: Picture, policy: Policy, file_format: str = "PNG") -> Released:
-    """Let a picture out: encode it. Later versions mark and sign it here, unless the policy is off."""
-    del policy
+def _screen_prompt(request: ImageRequest, policy: Policy) -> None:
+    findings = screen(request.prompt, edits=bool(request.references))
+    refused = [finding for finding in findings if finding.refused_at(policy.tolerance)]
+    for finding in findings:
+        action = "refused" if finding in refused else "let pass"
+        row = Decision("prompt", action, finding.rule, finding.category, 1.0, policy.tolerance)
+        policy.tools.audit(row)
+    if refused:
+        reasons = ", ".join(dict.fromkeys(finding.category for finding in refused))
+        raise Refused(f"Request Moderated: {reasons}; ask for something else", field="prompt")
+
+
+def _screen_picture(picture: Picture, policy: Policy, stage: str, name: str) -> None:
+    """Refuse a picture that is on a block-list or that the classifier names."""
+    tools = policy.tools
+    if tools.block_lists:
+        for block_list in tools.block_lists:
+            match = block_list.match(picture)
+            if match is not None:
+                row = Decision(
+                    stage, "refused", f"block-list {block_list.name}", "known picture", match, policy.tolerance
+                )
+                tools.audit(row)
+                raise _moderated(stage, name, "known picture")
+    if tools.image_filter is None:
+        return
+    try:
+        verdict = tools.image_filter.judge(picture, policy.tolerance)
+    except FilterFailed as error:
+        action = "refused" if tools.trust.fail_closed else "let pass"
+        tools.audit(Decision(stage, action, f"image filter failed: {error}", "filter failure", 0.0, policy.tolerance))
+        if tools.trust.fail_closed:
+            raise _moderated(stage, name, "the image filter failed") from error
+        return
+    if verdict.refused:
+        tools.audit(
+            Decision(stage, "refused", f"classifier {verdict.label}", "image filter", verdict.score, policy.tolerance)
+        )
+        raise _moderated(stage, name, verdict.label)
+
+
+def _moderated(stage: str, name: str, reason: str) -> Refused:
+    if stage == "input":
+        return Refused(f"Request Moderated: {name}: {reason}; use another picture", field="images")
+    return Refused(f"Content Moderated: {reason}; ask for something else")
+
+
+def release(
+    picture: Picture, policy: Policy, file_format: str = "PNG", making: provenance.Making | None = None
+) -> Released:
+    """Let a picture out: screened, marked, encoded and signed, unless the policy is off.
+
+    `making` says how it was made; without a payload in it, the watermark gets a random one. Raises `Refused`,
+    `InvalidOutput`, `OutputFailed`.
+    """
+    if file_format not in _FORMATS.values():
+        raise InvalidOutput(f"format {file_format!r} is unknown; use PNG, JPEG or WEBP", field="output")
+    if policy.level is Level.OFF:
+        return Released(_encoded(picture, file_format, None), file_format)
+    _screen_picture(picture, policy, "output", "the result")
+    tools = policy.tools
+    making = making or provenance.Making()
+    if making.payload is None:
+        making = replace(making, payload=secrets.randbits(64))
+    making = replace(making, training=tools.trust.training)
+    assert making.payload is not None  # noqa: S101 - set two lines above
+    marked = tools.watermark.embed(picture, making.payload)
+    if marked is picture:
+        making = replace(making, payload=None)  # too small to hold the mark: the manifest must not claim it
+    data = _encoded(marked, file_format, provenance.metadata(making))
+    return Released(tools.signer.sign(data, file_format, making), file_format)
+
+
+def _encoded(picture: Picture, file_format: str, xmp: bytes | None) -> bytes:
     image = Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
     buffer = io.BytesIO()
     if file_format == "PNG":
-        image.save(buffer, "PNG", compress_level=4)
+        text = PngInfo()
+        if xmp is not None:
+            text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        image.save(buffer, "PNG", compress_level=4, pnginfo=text)
     elif file_format == "JPEG":
-        image.save(buffer, "JPEG", quality=95, subsampling=0)
-    elif file_format == "WEBP":
-        image.save(buffer, "WEBP", quality=95, method=4)
+        image.save(buffer, "JPEG", quality=95, subsampling=0, xmp=xmp)
     else:
-        raise InvalidOutput(f"format {file_format!r} is unknown; use PNG, JPEG or WEBP", field="output")
-    return Released(buffer.getvalue(), file_format)
+        image.save(buffer, "WEBP", quality=95, method=4, xmp=xmp or b"")
+    return buffer.getvalue()
 
 
 def format_of(path: Path) -> str:

@@ -1,0 +1,331 @@
+"""The watermark under attack, and how often it is seen where it is not. The last line printed is JSON.
+
+    .venv/bin/python benchmarks/watermark.py --pictures 200 --workers 2            # robustness
+    .venv/bin/python benchmarks/watermark.py --pictures 200 --wrong-keys 500       # the null hypothesis, keys
+    .venv/bin/python benchmarks/watermark.py --blind 2000 --size 256               # the null hypothesis, searches
+    .venv/bin/python benchmarks/watermark.py --speed                               # time per megapixel, one core
+
+The pictures: photographs and textures that ship with scikit-image and matplotlib, in different cuts; pages of text;
+rendered shapes and gradients; and what the built-in model draws, enlarged.
+"""
+
+import argparse
+import io
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from licht.core.request import Picture
+from licht.safety import watermark_search
+from licht.safety.watermark import DETECTED, Watermark
+from licht.safety.watermark_pattern import PILOT, mark_layer
+
+KEY = bytes(range(32))
+PHOTOGRAPHS = (
+    *("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "hubble_deep_field.jpg", "ihc.png"),
+    *("moon.png", "motorcycle_left.png", "motorcycle_right.png", "retina.jpg", "rocket.jpg"),
+)
+TEXTURES = ("brick.png", "grass.png", "gravel.png")
+PAGES = ("page.png", "text.png")
+SHARE = {"photograph": 0.55, "texture": 0.02, "page": 0.05, "rendered": 0.23, "model": 0.15}
+"""Of all pictures. Full-frame texture is rare among pictures that people make, and the hardest; it is listed apart."""
+
+Attack = Callable[[Image.Image], Image.Image]
+
+
+def encoded(image: Image.Image, file_format: str, quality: int) -> Image.Image:
+    """Through a lossy file and back."""
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, quality=quality)
+    return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
+
+
+def resized(image: Image.Image, factor: float) -> Image.Image:
+    """Bicubic, both sides by `factor`."""
+    size = round(image.width * factor), round(image.height * factor)
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def cropped(image: Image.Image, area: float) -> Image.Image:
+    """A part of this share of the area, at a place that depends on the pixels alone."""
+    side = math.sqrt(area)
+    width, height = round(image.width * side), round(image.height * side)
+    rng = np.random.default_rng(int(np.asarray(image, np.int64).sum()))
+    left, top = int(rng.integers(0, image.width - width + 1)), int(rng.integers(0, image.height - height + 1))
+    return image.crop((left, top, left + width, top + height))
+
+
+def noisy(image: Image.Image, sigma: float) -> Image.Image:
+    """Independent normal noise on every channel."""
+    values = np.asarray(image, float)
+    values = values + np.random.default_rng(1).normal(0, sigma, values.shape)
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+def rotated(image: Image.Image, degrees: float) -> Image.Image:
+    """About the middle, corners black."""
+    return image.rotate(degrees, Image.Resampling.BICUBIC)
+
+
+ATTACKS: dict[str, Attack] = {
+    "none": lambda image: image,
+    "JPEG 90": lambda image: encoded(image, "JPEG", 90),
+    "JPEG 75": lambda image: encoded(image, "JPEG", 75),
+    "JPEG 50": lambda image: encoded(image, "JPEG", 50),
+    "WebP 80": lambda image: encoded(image, "WEBP", 80),
+    "WebP 50": lambda image: encoded(image, "WEBP", 50),
+    "resize 0.5": lambda image: resized(image, 0.5),
+    "resize 0.75": lambda image: resized(image, 0.75),
+    "resize 1.5": lambda image: resized(image, 1.5),
+    "resize 2": lambda image: resized(image, 2.0),
+    "crop 50 %": lambda image: cropped(image, 0.50),
+    "crop 25 %": lambda image: cropped(image, 0.25),
+    "flip": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    "rotate 1": lambda image: rotated(image, 1),
+    "rotate -3": lambda image: rotated(image, -3),
+    "noise 15": lambda image: noisy(image, 15),
+    "brightness 1.3": lambda image: image.point(lambda value: value * 1.3),
+    "contrast 0.7": lambda image: image.point(lambda value: (value - 128) * 0.7 + 128),
+    "grey": lambda image: image.convert("L").convert("RGB"),
+    "social": lambda image: encoded(resized(image, 0.83), "JPEG", 70),
+    "screenshot": lambda image: encoded(resized(cropped(image, 0.80), 0.7), "JPEG", 80),
+}
+PAYLOAD_PROMISED = ("JPEG 75", "resize 0.75", "crop 50 %")
+
+
+def cut(source: Image.Image, size: int, seed: int) -> Image.Image:
+    """A square cut of `size` pixels from somewhere in `source`, between the whole width and two thirds of it."""
+    rng = np.random.default_rng(seed)
+    side = round(min(source.size) * rng.uniform(0.67, 1.0))
+    left, top = int(rng.integers(0, source.width - side + 1)), int(rng.integers(0, source.height - side + 1))
+    part = source.crop((left, top, left + side, top + side))
+    return part.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def rendered(size: int, seed: int) -> Image.Image:
+    """A gradient with smooth-edged shapes on it, drawn at twice the size."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0 : 2 * size, 0 : 2 * size] / (2 * size)
+    ends = rng.integers(0, 256, (3, 3))
+    ground = ends[0] + (ends[1] - ends[0]) * x[..., None] * 0.6 + (ends[2] - ends[0]) * y[..., None] * 0.4
+    image = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    for _ in range(int(rng.integers(0, 7))):
+        a, b, w, h = (int(v) for v in rng.integers(0, size, 4))
+        colour = tuple(int(v) for v in rng.integers(0, 256, 3))
+        shape = draw.ellipse if rng.random() < 0.5 else draw.rectangle
+        shape((a, b, a + w + 20, b + h + 20), fill=colour)
+    return image.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def drawn_by_model(size: int, count: int) -> Iterator[Image.Image]:
+    """What the built-in model draws, released as bare pixels and enlarged."""
+    if not count:
+        return
+    import licht
+
+    model = licht.load("nano", policy="off")
+    colours, shapes = ("red", "blue", "green", "yellow", "white"), ("sphere", "cube", "cylinder", "cone")
+    for seed in range(count):
+        prompt = f"a large matte {colours[seed % 5]} {shapes[seed % 4]} on a gray floor, light from the left"
+        image = model.generate(prompt, seed=seed, steps=8)[0].image.convert("RGB")
+        yield image.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def source_files() -> dict[str, list[Path]]:
+    """Kind -> files that ship in packages of the test environment."""
+    import matplotlib as mpl
+    import skimage
+
+    shipped = Path(skimage.__file__).parent / "data"
+    grace = Path(mpl.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    return {
+        "photograph": [*(shipped / name for name in PHOTOGRAPHS), grace],
+        "texture": [shipped / name for name in TEXTURES],
+        "page": [shipped / name for name in PAGES],
+    }
+
+
+def pictures(count: int, size: int) -> Iterator[tuple[str, Image.Image]]:
+    """(kind, picture), `count` of them."""
+    numbers = {kind: round(share * count) for kind, share in SHARE.items()}
+    numbers["photograph"] += count - sum(numbers.values())
+    for kind, files in source_files().items():
+        for number in range(numbers[kind]):
+            yield kind, cut(Image.open(files[number % len(files)]).convert("RGB"), size, number)
+    for number in range(numbers["rendered"]):
+        yield "rendered", rendered(size, number)
+    for image in drawn_by_model(size, numbers["model"]):
+        yield "model", image
+
+
+def to_picture(image: Image.Image) -> Picture:
+    """As the detector takes it."""
+    return Picture(image.width, image.height, image.tobytes())
+
+
+def to_image(picture: Picture) -> Image.Image:
+    """As the attacks take it."""
+    return Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
+
+
+def attacked(task: tuple[int, str, Image.Image]) -> tuple[str, float, dict[str, tuple[float, bool]]]:
+    """Mark one picture and attack it: its kind, PSNR, and for each attack (log10 p, payload exact)."""
+    number, kind, image = task
+    mark, payload = Watermark(KEY), int(np.random.default_rng(number).integers(2**63))
+    marked = to_image(mark.embed(to_picture(image), payload, nonce=number * 4099 % 2**20))
+    error = np.mean(np.square(np.asarray(image, float) - np.asarray(marked, float)))
+    found = {}
+    for name, attack in ATTACKS.items():
+        detection = mark.detect(to_picture(attack(marked)))
+        found[name] = math.log10(max(detection.p, 1e-300)), detection.payload == payload
+    return kind, 10 * math.log10(255**2 / error), found
+
+
+def robustness(count: int, size: int, workers: int, kept: Path | None) -> dict[str, object]:
+    """The table of attacks. `kept` holds finished pictures, one a line: a run that was interrupted goes on there."""
+    done = (
+        {row[0]: row[1:] for line in kept.read_text().splitlines() for row in [json.loads(line)]}
+        if kept and kept.exists()
+        else {}
+    )
+    tasks = [(number, kind, image) for number, (kind, image) in enumerate(pictures(count, size)) if number not in done]
+    np.random.default_rng(0).shuffle(tasks)
+    with ProcessPoolExecutor(workers) as pool:
+        for task, result in zip(tasks, pool.map(attacked, tasks), strict=True):
+            done[task[0]] = list(result)
+            if kept:
+                with kept.open("a") as file:
+                    file.write(json.dumps([task[0], *result]) + "\n")
+            if len(done) % 20 == 0:
+                print(f"{len(done)} of {count} pictures", flush=True)
+    return summary([(kind, psnr, found) for kind, psnr, found in done.values()], size)
+
+
+def summary(results: list[tuple[str, float, dict[str, tuple[float, bool]]]], size: int) -> dict[str, object]:
+    """Shares of what was detected and read, attack by attack."""
+    table = {}
+    limit = math.log10(DETECTED)
+    print(f"{'attack':<16}{'detected':>9}{'payload':>9}{'median log10 p':>16}{'worst':>8}   not detected")
+    for name in ATTACKS:
+        rows = [(kind, *found[name]) for kind, _, found in results]
+        missed = sorted(kind for kind, p, _ in rows if p >= limit)
+        table[name] = {
+            "detected": sum(p < limit for _, p, _ in rows) / len(rows),
+            "payload": sum(exact for *_, exact in rows) / len(rows),
+            "median_log10_p": round(statistics.median(p for _, p, _ in rows), 1),
+            "missed": {kind: missed.count(kind) for kind in sorted(set(missed))},
+        }
+        row = table[name]
+        worst = max(p for _, p, _ in rows)
+        print(
+            f"{name:<16}{row['detected']:>9.1%}{row['payload']:>9.1%}{row['median_log10_p']:>16}{worst:>8.1f}   {row['missed']}"
+        )
+    decibels = [psnr for _, psnr, _ in results]
+    return {
+        "pictures": len(results),
+        "size_px": size,
+        "kinds": {kind: sum(k == kind for k, *_ in results) for kind in SHARE},
+        "psnr_db": {"min": round(min(decibels), 2), "median": round(statistics.median(decibels), 2)},
+        "attacks": table,
+    }
+
+
+def wrong_keys(count: int, size: int, keys: int) -> dict[str, object]:
+    """p-values of single looks with keys that marked nothing, whitening shared: they must be uniform."""
+    values = []
+    for number, (_, image) in enumerate(pictures(count, size)):
+        white = watermark_search.spectrum(watermark_search.luminance(to_picture(image)))
+        centre = np.array([(image.width - 1) / 2, (image.height - 1) / 2])
+        cells, rows, columns = watermark_search.cell_values(white, watermark_search.Pose(1.0, 0.0, 0), centre)
+        for trial in range(keys):
+            rng = np.random.default_rng([number, trial])
+            signs, slots = mark_layer(rng.bytes(32), int(rng.integers(2**20)), rows, columns)
+            known = slots == PILOT
+            z = float((cells * signs)[known].sum() / math.sqrt(np.square(cells[known]).sum()))
+            values.append(0.5 * math.erfc(z / math.sqrt(2)))
+    return {"trials": len(values), **against_uniform(values)}
+
+
+def searched(task: tuple[int, Image.Image]) -> float:
+    """The p-value of one full search with a key that marked nothing."""
+    number, image = task
+    return Watermark(np.random.default_rng(number).bytes(32)).detect(to_picture(image)).p
+
+
+def blind(count: int, size: int, workers: int) -> dict[str, object]:
+    """p-values of full searches."""
+    base = [image for _, image in pictures(min(count, 200), size)]
+    tasks = ((number, base[number % len(base)]) for number in range(count))
+    with ProcessPoolExecutor(workers) as pool:
+        values = list(pool.map(searched, tasks, chunksize=8))
+    return {"searches": len(values), "size_px": size, **against_uniform(values)}
+
+
+def against_uniform(values: list[float]) -> dict[str, object]:
+    """Counts below 10^-k beside the band that 99.9 % of uniform samples keep; a search may stay below it."""
+    rows = {}
+    for k in range(1, 9):
+        expected = len(values) * 10.0**-k
+        spread = 3.29 * math.sqrt(expected * (1 - 10.0**-k))
+        seen = sum(value < 10.0**-k for value in values)
+        rows[f"1e-{k}"] = {"seen": seen, "expected": expected, "upper": math.ceil(expected + spread + 3)}
+        print(f"p < 1e-{k}: {seen} seen, {expected:g} expected")
+    return {"smallest": min(values), "counts": rows}
+
+
+def speed(runs: int) -> dict[str, float]:
+    """Medians for one megapixel on one thread: embedding, finding a mark, and finding none."""
+    image = cut(Image.open(source_files()["photograph"][0]).convert("RGB"), 1024, 0)
+    mark, picture = Watermark(KEY), to_picture(image)
+    marked = mark.embed(picture, 1)
+    jobs: dict[str, Callable[[], object]] = {
+        "embed_ms": partial(mark.embed, picture, 1),
+        "detect_marked_ms": partial(mark.detect, marked),
+        "detect_unmarked_ms": partial(mark.detect, picture),
+    }
+    measured = {}
+    for name, job in jobs.items():
+        times = []
+        for _ in range(runs):
+            start = time.perf_counter()
+            job()
+            times.append(time.perf_counter() - start)
+        measured[name] = round(statistics.median(times) * 1000, 1)
+    return measured
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="a file that lets an interrupted run go on")
+    parser.add_argument("--wrong-keys", type=int, help="keys a picture")
+    parser.add_argument("--blind", type=int, help="full searches")
+    parser.add_argument("--speed", action="store_true")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if options.speed:
+        result: dict[str, object] = {**speed(11)}
+    elif options.blind:
+        result = blind(options.blind, options.size, options.workers)
+    elif options.wrong_keys:
+        result = wrong_keys(options.pictures, options.size, options.wrong_keys)
+    else:
+        result = robustness(options.pictures, options.size, options.workers, options.keep)
+    print(json.dumps({"benchmark": "watermark", **result}))
+
+
+if __name__ == "__main__":
+    main()
