@@ -136,6 +136,12 @@ class IdempotencyConflict(LichtError):
     exit_code = 2
 
 
+class IdempotencyRunning(LichtError):
+    """An idempotency key whose first request has no answer yet that could be repeated."""
+
+    code = "idempotency_running"
+
+
 class UnknownJob(LichtError):
     """A job that is not there, or not for this key."""
 
@@ -155,9 +161,9 @@ class DoesNotFit(LichtError):
     code = "does_not_fit"
     exit_code = 3
 
-    def __init__(self, message: str, table: tuple[str, ...]) -> None:
+    def __init__(self, message: str, table: tuple[str, ...] = (), *, field: str | None = None) -> None:
         """Keep the plan for whoever shows it."""
-        super().__init__(message)
+        super().__init__(message, field=field)
         self.table = table
 
 
