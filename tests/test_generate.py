@@ -9,9 +9,9 @@ from PIL import Image
 
 import licht
 from licht.core.errors import InvalidImage, InvalidOutput, InvalidPrompt, InvalidRequest, NotAvailable, OutputExists
-from licht.core.request import ImageRequest, Progress
+from licht.core.request import ImageRequest, Mask, Progress, Role
 from licht.core.sizes import Size
-from licht.generate import Model, Result, reference_from, seeds_from
+from licht.generate import Model, Result, mask_from, reference_from, references_from, seeds_from, start_from
 from licht.model.variants import Kind
 from licht.safety.policy import Level, Policy
 from tests.support import models
@@ -210,3 +210,36 @@ def test_seeds() -> None:
 def test_what_python_passes_is_checked_like_what_people_type(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=re.escape(message)):
         licht.load("nano", policy="off").generate(**arguments)
+
+
+def test_roles_and_strengths_belong_to_the_references_one_by_one() -> None:
+    made = references_from([image(), image(80)], ["style", None], [0.5, 2])
+    assert [(one.role, one.strength) for one in made] == [(Role.STYLE, 0.5), (None, 2)]
+    assert references_from(image())[0].strength == 1.0
+    with pytest.raises(InvalidRequest, match="1 roles for 2 references; give one for each or none"):
+        references_from([image(), image()], ["style"])
+    with pytest.raises(InvalidRequest, match="role 'x' is unknown; use one of subject, style, background"):
+        references_from(image(), ["x"])
+    with pytest.raises(InvalidRequest, match="strength 5 of a reference is out of range; use 0 to 4"):
+        references_from(image(), strengths=[5])
+
+
+def test_a_start_has_a_strength_that_a_mask_changes(tmp_path: Path) -> None:
+    made = [start_from(image(), given, masked) for given, masked in ((None, False), (None, True), (0.5, True))]
+    assert [start.strength for start in made if start] == [0.75, 1.0, 0.5]
+    path = write_image(tmp_path / "a.png")
+    (read,) = (start_from(path) for _ in range(1))
+    assert read is not None
+    assert (read.name, read.file) == ("a.png", path.read_bytes())
+    assert start_from(None) is None
+    with pytest.raises(InvalidRequest, match="strength needs a picture to begin with; give start"):
+        start_from(None, 0.5)
+
+
+def test_a_mask_is_the_luminance_of_a_picture(tmp_path: Path) -> None:
+    drawn = Image.new("L", (3, 2))
+    drawn.putpixel((1, 0), 255)
+    drawn.putpixel((2, 1), 128)
+    drawn.save(tmp_path / "mask.png")
+    expected = Mask(3, 2, bytes([0, 255, 0, 0, 0, 128]))
+    assert mask_from(tmp_path / "mask.png") == mask_from(drawn) == mask_from(expected) == expected

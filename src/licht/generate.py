@@ -2,22 +2,40 @@
 
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
 
 from licht.core.errors import InvalidImage, InvalidRequest
-from licht.core.request import MAX_IMAGES, ImageRequest, ImageResult, LoraUse, Progress, Reference
+from licht.core.request import (
+    MASKED_STRENGTH,
+    MAX_IMAGES,
+    START_STRENGTH,
+    ImageRequest,
+    ImageResult,
+    LoraUse,
+    Margins,
+    Mask,
+    Picture,
+    Preview,
+    Progress,
+    Reference,
+    Role,
+    Start,
+    parse_margins,
+)
 from licht.core.sizes import Size, parse_size, require_whole
 from licht.engine.engine import Engine
 from licht.safety import policy as door
-from licht.safety.images import from_pil, open_reference
+from licht.safety.images import from_pil, open_picture, open_reference
 from licht.safety.policy import Policy, Released
 from licht.safety.provenance import Ingredient, Making, weights_hash
 
 Source = str | Path | Image.Image | Reference
 """What can be given as a reference: a path, a Pillow image, or a reference that is already decoded."""
+MaskSource = str | Path | Image.Image | Mask
+"""What can be given as a mask: a path, a Pillow image, or a mask that is already decoded."""
 Lora = str | Path | LoraUse
 """What can be given as a LoRA: a path, a path and a strength as FILE:STRENGTH, or both in full."""
 
@@ -70,17 +88,25 @@ class Model:
         """The model's name."""
         return self.engine.variant.name
 
-    def stream(self, request: ImageRequest, file_format: str = "PNG") -> Iterator[Progress | Result]:
-        """Draw `request`, yielding progress and released results. Closing the iterator cancels within one step."""
+    def stream(self, request: ImageRequest, file_format: str = "PNG") -> Iterator[Progress | Preview | Result]:
+        """Draw `request`, yielding progress and released results. Closing the iterator cancels within one step.
+
+        If the request asks for previews, released ones come after each step, except those that the door keeps back.
+        """
         door.admit(request, self.policy)
         events = self.engine.run(request)
         try:
             for event in events:
-                yield self._release(event, file_format, request) if isinstance(event, ImageResult) else event
+                if isinstance(event, ImageResult):
+                    yield self._release(event, file_format, request)
+                elif isinstance(event, Progress):
+                    yield event
+                else:
+                    yield from self._release_preview(event)
         finally:
             events.close()
 
-    def generate(
+    def generate(  # noqa: PLR0913 - one keyword for everything that can be asked for
         self,
         prompt: str,
         *,
@@ -92,22 +118,34 @@ class Model:
         guidance: float | None = None,
         native_only: bool = False,
         loras: Sequence[Lora] = (),
+        roles: Sequence[Role | str | None] = (),
+        strengths: Sequence[float] = (),
+        start: Source | Start | None = None,
+        strength: float | None = None,
+        mask: MaskSource | None = None,
+        extend: Margins | str | None = None,
     ) -> list[Result]:
         """Draw `prompt` `num` times, with consecutive seeds from `seed` (default: a random one).
 
         `images` are references in order, the first is image 1; a single one may be given as it is. `size` is (width, height) in pixels or "WIDTHxHEIGHT".
-        `loras` are adapter files, "FILE" or "FILE:STRENGTH".
+        `loras` are adapter files, "FILE" or "FILE:STRENGTH". `roles` and `strengths` (0 to 4, 1 as trained) belong to
+        the references one by one. `start` is the picture to begin with and `strength` how far it is drawn anew (default:
+        0.75; 1 with a mask or margins); `mask` is white where it may change, `extend` the margins to add, such as
+        "left=256,top=64".
         Raises `InvalidRequest` and its kin for anything that cannot be drawn.
         """
         request = ImageRequest(
             prompt=prompt,
             seeds=seeds_from(seed, num),
-            references=tuple(reference_from(source, n) for n, source in enumerate(_listed(images), start=1)),
+            references=references_from(images, roles, strengths),
             size=_size_from(size),
             steps=steps,
             guidance=guidance,
             native_only=native_only,
             loras=tuple(lora_from(lora) for lora in loras),
+            start=start_from(start, strength, masked=mask is not None or extend is not None),
+            mask=None if mask is None else mask_from(mask),
+            extend=parse_margins(extend) if isinstance(extend, str) else extend,
         )
         return [event for event in self.stream(request) if isinstance(event, Result)]
 
@@ -128,13 +166,23 @@ class Model:
             making=making,
         )
 
+    def _release_preview(self, drawn: Preview) -> Iterator[Preview]:
+        """The preview as it may be seen, or nothing if the door keeps it back."""
+        released = door.release_preview(drawn.image, self.policy, Making(self.name))
+        if released is not None:
+            shown = released.picture().convert("RGB")
+            yield replace(drawn, image=Picture(shown.width, shown.height, shown.tobytes()), file=released.data)
+
     def _making(self, request: ImageRequest) -> Making:
         """What the credentials will say; nothing is hashed where the policy wants bare pixels."""
         if self.policy.level is door.Level.OFF:
             return Making(self.name)
         if self._weights_hash is None:
             self._weights_hash = weights_hash(self.engine.files.transformer.paths)
-        ingredients = tuple(Ingredient(reference.file, reference.media_type) for reference in request.references)
+        pictures: tuple[Start | Reference, ...] = request.references
+        if request.start is not None:
+            pictures = (request.start, *pictures)
+        ingredients = tuple(Ingredient(picture.file, picture.media_type) for picture in pictures)
         return Making(self.name, self._weights_hash, ingredients, payload=secrets.randbits(64))
 
 
@@ -157,6 +205,59 @@ def reference_from(source: Source, number: int) -> Reference:
     if isinstance(source, str | Path):
         return open_reference(Path(source))
     raise InvalidImage(f"image {number} is a {type(source).__name__}; pass a path or a Pillow image", field="images")
+
+
+def references_from(
+    images: Source | Sequence[Source], roles: Sequence[Role | str | None] = (), strengths: Sequence[float] = ()
+) -> tuple[Reference, ...]:
+    """Read references and give them roles and strengths, as many as there are references or none at all.
+
+    Raises `InvalidImage`, and `InvalidRequest` for an unknown role, a strength out of range or too few of either.
+    """
+    found = [reference_from(source, number) for number, source in enumerate(_listed(images), start=1)]
+    for name, given in (("roles", roles), ("strengths", strengths)):
+        if given and len(given) != len(found):
+            raise InvalidRequest(
+                f"{len(given)} {name} for {len(found)} references; give one for each or none", field=name
+            )
+    if roles:
+        found = [replace(one, role=role_from(role)) for one, role in zip(found, roles, strict=True)]
+    if strengths:
+        found = [replace(one, strength=strength) for one, strength in zip(found, strengths, strict=True)]
+    return tuple(found)
+
+
+def role_from(role: Role | str | None) -> Role | None:
+    """The role of that name; None and "" are none. Raises `InvalidRequest` for an unknown one."""
+    try:
+        return Role(role) if role else None
+    except ValueError:
+        raise InvalidRequest(f"role {role!r} is unknown; use one of {', '.join(Role)}", field="roles") from None
+
+
+def start_from(source: "Source | Start | None", strength: float | None = None, masked: bool = False) -> Start | None:
+    """Read the picture to begin with; `strength` None means the default, which a mask or margins change.
+
+    Raises `InvalidImage`, and `InvalidRequest` for a strength out of range or without a picture.
+    """
+    if source is None:
+        if strength is not None:
+            raise InvalidRequest("strength needs a picture to begin with; give start", field="strength")
+        return None
+    if isinstance(source, Start):
+        return source if strength is None else replace(source, strength=strength)
+    read = reference_from(source, 1) if not isinstance(source, Image.Image) else Reference(from_pil(source, "start"))
+    settled = strength if strength is not None else MASKED_STRENGTH if masked else START_STRENGTH
+    return Start(read.picture, settled, read.name, read.file, read.media_type)
+
+
+def mask_from(source: "MaskSource") -> Mask:
+    """Read a mask: white changes, black stays, by the luminance of any picture. Raises `InvalidImage`."""
+    if isinstance(source, Mask):
+        return source
+    picture = open_picture(Path(source)) if isinstance(source, str | Path) else from_pil(source, "the mask")
+    gray = Image.frombytes("RGB", (picture.width, picture.height), picture.rgb).convert("L")
+    return Mask(picture.width, picture.height, gray.tobytes())
 
 
 def _listed(images: object) -> Sequence[Source]:

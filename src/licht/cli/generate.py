@@ -125,7 +125,7 @@ def _free_name(path: Path) -> Path:
 def _draw(model: "Model", request: "ImageRequest", paths: list[Path], overwrite: bool) -> dict[str, Any]:
     """Draw with a progress bar; every picture is on disk as soon as it is finished."""
     from licht.cli.progress import ProgressBar
-    from licht.core.request import Progress
+    from licht.core.request import Preview, Progress
     from licht.engine.engine import Stopwatch
     from licht.safety.policy import format_of
 
@@ -135,7 +135,7 @@ def _draw(model: "Model", request: "ImageRequest", paths: list[Path], overwrite:
             if isinstance(event, Progress):
                 watch.see(event)
                 bar.show(event)
-            else:
+            elif not isinstance(event, Preview):
                 path = event.save(left.pop(0), overwrite)
                 results.append((path, event))
     return _report(model, results, watch.seconds)

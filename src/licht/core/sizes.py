@@ -102,6 +102,11 @@ def floor_to_tokens(width: int, height: int) -> Size:
     return Size(width // PIXELS_PER_TOKEN * PIXELS_PER_TOKEN, height // PIXELS_PER_TOKEN * PIXELS_PER_TOKEN)
 
 
+def ceil_to_tokens(width: int, height: int) -> Size:
+    """The smallest size of whole tokens that holds both sides."""
+    return Size(-(-width // PIXELS_PER_TOKEN) * PIXELS_PER_TOKEN, -(-height // PIXELS_PER_TOKEN) * PIXELS_PER_TOKEN)
+
+
 def native_size(asked: Size, trained: Sequence[Size]) -> Size:
     """The size to draw at when `asked` is wanted from a model trained up to the sizes `trained`.
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from licht.core.errors import InvalidRequest
+from licht.core.errors import InvalidRequest, NotAvailable
 from licht.core.request import ImageRequest, Picture
 from licht.core.sizes import MAX_ASPECT, MIN_SIDE_PX, Size, check_size, native_size
 from licht.engine.pictures import prepare_references
@@ -31,6 +31,8 @@ def settle(request: ImageRequest, variant: Variant) -> Settled:
             f"{variant.max_references}; leave some out",
             field="images",
         )
+    if request.start is not None:
+        raise NotAvailable("a start picture cannot be drawn from yet; leave it out", field="start")
     guidance = _guidance(request, variant)
     references = tuple(prepare_references(request.references, variant))
     size = request.size or _default_size(references, variant)

@@ -126,10 +126,12 @@ def admit(request: ImageRequest, policy: Policy) -> None:
     _screen_prompt(request, policy)
     for number, reference in enumerate(request.references, start=1):
         _screen_picture(reference.picture, policy, "input", f"image {number}")
+    if request.start is not None:
+        _screen_picture(request.start.picture, policy, "input", "the start picture")
 
 
 def _screen_prompt(request: ImageRequest, policy: Policy) -> None:
-    findings = screen(request.prompt, edits=bool(request.references))
+    findings = screen(request.prompt, edits=bool(request.references or request.start))
     refused = [finding for finding in findings if finding.refused_at(policy.tolerance)]
     for finding in findings:
         action = "refused" if finding in refused else "let pass"
@@ -199,6 +201,18 @@ def release(
         making = replace(making, payload=None)  # too small to hold the mark: the manifest must not claim it
     data = _encoded(marked, file_format, provenance.metadata(making))
     return Released(tools.signer.sign(data, file_format, making), file_format)
+
+
+def release_preview(picture: Picture, policy: Policy, making: provenance.Making) -> Released | None:
+    """Let the preview of an unfinished picture out as any other, or keep it back: None.
+
+    A preview that a filter would refuse is not shown, but does not end the run: it is half noise, and the finished
+    picture is judged for itself.
+    """
+    try:
+        return release(picture, policy, "PNG", making)
+    except Refused:
+        return None
 
 
 def _encoded(picture: Picture, file_format: str, xmp: bytes | None) -> bytes:

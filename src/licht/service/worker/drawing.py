@@ -4,7 +4,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from licht.core.request import ImageRequest, Progress
+from licht.core.request import ImageRequest, Preview, Progress
 
 if TYPE_CHECKING:
     from licht.generate import Model
@@ -76,7 +76,7 @@ class ModelDrawer:
             for event in events:
                 if isinstance(event, Progress):
                     yield event
-                else:
+                elif not isinstance(event, Preview):
                     yield Drawn(
                         data=event.released.data,
                         file_format=event.released.file_format,
