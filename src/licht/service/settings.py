@@ -79,6 +79,8 @@ class QueueSection(Section):
     retry_delay_s: Seconds = 2.0
     priority_work: Positive = 100.0
     """How much work of others (megapixel-steps) one level of priority may overtake; older jobs thereby gain on new."""
+    on_disconnect: Literal["cancel", "finish"] = "cancel"
+    """What becomes of the job of a synchronous call whose caller hangs up."""
 
 
 class KeysSection(Section):

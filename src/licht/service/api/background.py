@@ -35,7 +35,8 @@ async def _send(parts: Parts, event: Event) -> None:
 
 
 async def reap(parts: Parts) -> None:
-    """Take jobs from workers that are gone."""
+    """Take jobs from workers that are gone, and end those whose callers are."""
+    await asyncio.to_thread(parts.store.cancel_unwanted)
     count = await asyncio.to_thread(parts.store.leases.reap)
     if count:
         _LOG.warning("took jobs from dead workers", extra={"jobs": count})

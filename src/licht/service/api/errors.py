@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from licht.core.errors import (
     IdempotencyConflict,
+    IdempotencyRunning,
     InsufficientCredits,
     InvalidRequest,
     LichtError,
@@ -30,6 +31,7 @@ _STATUS: Final[tuple[tuple[type[LichtError], int], ...]] = (
     (InsufficientCredits, 402),
     (TooManyJobs, 429),
     (IdempotencyConflict, 422),
+    (IdempotencyRunning, 409),
     (UnknownJob, 404),
     (InvalidRequest, 422),
     (NotAvailable, 503),
@@ -60,6 +62,7 @@ RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
         (402, "The key's credits do not suffice"),
         (403, "No key, or none that is good for this"),
         (404, "There is no such thing, or not for this key"),
+        (409, "The first request with this Idempotency-Key is still running"),
         (413, "The body is too large"),
         (421, "This name is not served here"),
         (422, "The request cannot be carried out"),
@@ -93,7 +96,7 @@ async def _licht(_request: Request, error: Exception) -> JSONResponse:
     if status == 500:
         _LOG.error("error", extra={"code": error.code, "reason": error.message})
         return JSONResponse(body("Internal error", "Internal error", "internal_error"), status)
-    headers = {"Retry-After": str(_RETRY_AFTER_S)} if status in (429, 503) else None
+    headers = {"Retry-After": str(_RETRY_AFTER_S)} if status in (409, 429, 503) else None
     detail: object = error.message
     if isinstance(error, InvalidRequest):
         location = ["body", *(error.field.split(".") if error.field else [])]

@@ -16,13 +16,13 @@ _LOCK: Final = 0x6C69636874
 """Any number will do, as long as nobody else uses it: "licht" in ASCII."""
 
 
-def migrate(database: Database) -> tuple[str | None, str]:
+def migrate(database: Database, upto: str | None = None) -> tuple[str | None, str]:
     """Run what is missing, all of it in one transaction; returns the revisions before and after.
 
-    Raises `InvalidSettings` where a newer Licht has already been at work.
+    `upto` names an older revision to stop at. Raises `InvalidSettings` where a newer Licht has already been at work.
     """
     scripts = ScriptDirectory(str(_SCRIPTS))
-    newest = scripts.get_current_head()
+    newest = upto or scripts.get_current_head()
     if newest is None:
         raise InvalidSettings(f"no migrations in {_SCRIPTS}; install Licht again")
     with database.write() as connection:

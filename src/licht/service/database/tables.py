@@ -1,4 +1,8 @@
-"""Every table. Times are seconds since 1970 as floats, money is thousandths of a credit, documents are JSON text."""
+"""Every table. Times are seconds since 1970 as floats, money is thousandths of a credit, documents are JSON text.
+
+A column called `digest` names a stored file, in every table: a file goes when no such column names it any more, see
+`licht.service.retention`.
+"""
 
 from typing import Final
 
@@ -11,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -84,6 +89,10 @@ JOBS: Final = Table(
     Column("webhook_url", Text),
     Column("webhook_secret", Text),
     Column("base_url", Text, nullable=False),
+    # a caller waits for the answer and wants nothing once it is gone: cancelled when this time has passed
+    Column("wanted_until", Double),
+    # W3C trace context of the request that made the job
+    Column("traceparent", Text),
     CheckConstraint(f"state IN {STATES}", name="state"),
     CheckConstraint("dead_letter IS NULL OR (dead_letter IN ('attempts', 'poison') AND state = 'failed')", name="dead"),
     CheckConstraint("(state = 'running') = (owner IS NOT NULL AND lease_until IS NOT NULL)", name="lease"),
@@ -93,6 +102,7 @@ JOBS: Final = Table(
     Index("ix_jobs_lease", "state", "lease_until"),
     Index("ix_jobs_key", "key_id", "state", "created_at"),
     Index("ix_jobs_created", "created_at"),
+    Index("ix_jobs_wanted", "wanted_until"),
 )
 
 IDEMPOTENCY: Final = Table(
@@ -163,4 +173,92 @@ WORKERS: Final = Table(
     Column("started_at", Double, nullable=False),
     Column("heartbeat_at", Double, nullable=False),
     Column("ready_at", Double),
+    Column("memory_bytes", BigInteger),
+    Column("device_memory_bytes", BigInteger),
+    # what the weights are like, see `licht.service.queue.register.About`
+    Column("about", Text),
+)
+
+TALLIES: Final = Table(
+    "tallies",
+    METADATA,
+    # sums over all jobs that have ever ended, written where they end: counters that survive every restart and purge
+    Column("name", Text, primary_key=True),
+    Column("labels", Text, primary_key=True),
+    Column("value", Double, nullable=False),
+)
+
+PREVIEWS: Final = Table(
+    "previews",
+    METADATA,
+    # the latest picture in the making of a running job; small, and gone with the run
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", Integer, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+UPLOADS: Final = Table(
+    "uploads",
+    METADATA,
+    # pictures that a key keeps as references, by the digest of their pixels
+    Column("key_id", Text, ForeignKey("keys.id"), primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index("ix_uploads_digest", "digest"),
+)
+
+FAVOURITES: Final = Table(
+    "favourites",
+    METADATA,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("at", Double, nullable=False),
+)
+
+SERIES: Final = Table(
+    "series",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("key_id", Text, ForeignKey("keys.id"), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("story", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index("ix_series_key", "key_id", "created_at"),
+)
+
+FRAMES: Final = Table(
+    "frames",
+    METADATA,
+    Column("series_id", Text, ForeignKey("series.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("prompt", Text, nullable=False),
+    # the latest drawing; none once that job was deleted
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="SET NULL")),
+    Index("ix_frames_job", "job_id"),
+)
+
+BATTLES: Final = Table(
+    "battles",
+    METADATA,
+    # two pictures of one prompt; the jobs may be deleted, the vote stays
+    Column("id", Text, primary_key=True),
+    Column("key_id", Text, ForeignKey("keys.id"), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("job_a", Text, nullable=False),
+    Column("job_b", Text, nullable=False),
+    Column("name_a", Text, nullable=False),
+    Column("name_b", Text, nullable=False),
+    # what A got: 1, 0.5 or 0; NULL until the vote
+    Column("score", Double),
+    Column("voted_at", Double),
+    CheckConstraint("score IS NULL OR score IN (0, 0.5, 1)", name="score"),
+    CheckConstraint("(score IS NULL) = (voted_at IS NULL)", name="voted"),
+    Index("ix_battles_voted", "voted_at"),
 )

@@ -46,7 +46,9 @@ class Leases:
                     stage="starting",
                     progress=0.0,
                 )
-                .returning(JOBS.c.key_id, JOBS.c.route, JOBS.c.attempt, JOBS.c.task, JOBS.c.created_at)
+                .returning(
+                    JOBS.c.key_id, JOBS.c.route, JOBS.c.attempt, JOBS.c.task, JOBS.c.created_at, JOBS.c.traceparent
+                )
             ).one()
         return Claim(
             job_id=chosen,
@@ -57,6 +59,7 @@ class Leases:
             task=Task.from_json(row.task),
             created_at=row.created_at,
             claimed_at=now,
+            traceparent=row.traceparent,
         )
 
     def keep(self, claim: Claim, stage: str | None = None, progress: float | None = None) -> bool:

@@ -25,10 +25,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One stored picture: the digest of its pixels in the storage, and what the caller called it."""
+    """One stored picture: the digest of its pixels in the storage, what the caller called it, and how it counts."""
 
     digest: str
     name: str
+    role: str | None = None
+    strength: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,28 @@ class Task:
     native_only: bool = False
     notes: tuple[str, ...] = ()
     """What the caller is to hear about how the request was understood; it goes out with the result's warnings."""
+    start: str | None = None
+    """Digest of the picture to begin with."""
+    start_strength: float | None = None
+    mask: str | None = None
+    """Digest of a picture that is white where `start` may change."""
+    extend: tuple[int, int, int, int] | None = None
+    """Pixels to add left, above, right and below."""
+    finish: str = "none"
+    candidates: int = 1
+    """So many pictures are drawn, and the best of them counts."""
+    upsample: bool = False
+    """Whether the prompt is to be written out at length first, where that is configured."""
+    previews: bool = False
+    batch: tuple[str, ...] = ()
+    """The jobs that were asked for together with this one, itself included."""
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """Every stored file that the task needs."""
+        return frozenset(
+            digest for digest in (*(each.digest for each in self.inputs), self.start, self.mask) if digest is not None
+        )
 
     def to_json(self) -> str:
         """For the row."""
@@ -56,8 +80,10 @@ class Task:
     def from_json(cls, text: str) -> Self:
         """From the row."""
         values = json.loads(text)
-        inputs = tuple(Input(**each) for each in values["inputs"])
-        return cls(**{**values, "inputs": inputs, "notes": tuple(values["notes"])})
+        for name in ("notes", "batch", "extend"):
+            if name in values and values[name] is not None:
+                values[name] = tuple(values[name])
+        return cls(**{**values, "inputs": tuple(Input(**each) for each in values["inputs"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +96,10 @@ class Outcome:
     error: str | None = None
     blobs: tuple[str, ...] = ()
     steps: int = 0
+    stage_s: Mapping[str, float] = field(default_factory=dict)
+    """How long each stage took, for the metrics."""
+    caches: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Hits and misses of each of the engine's caches, for the metrics."""
 
     def __post_init__(self) -> None:
         if not self.state.final:
@@ -78,11 +108,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """The caller's token, a hash of the body that it stands for, and the response to repeat."""
+    """The caller's token, a hash of the body that it stands for, and the response to repeat.
+
+    With `awaits_end` the response is the picture itself: until the job has ended there is nothing to repeat.
+    """
 
     token: str
     body_hash: str
     response: str
+    awaits_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +137,10 @@ class NewJob:
     idempotency: Idempotency | None = None
     outcome: Outcome | None = None
     """Set where the policy refused the request at the door: the job exists, and is over."""
+    wanted_s: float | None = None
+    """A caller waits, and the job ends with the call: it is cancelled when nobody says `JobStore.want` for so long."""
+    traceparent: str | None = None
+    """W3C trace context of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +192,7 @@ class Claim:
     task: Task
     created_at: float
     claimed_at: float
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

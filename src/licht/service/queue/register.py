@@ -1,15 +1,33 @@
 """Who is at work: one row for each worker, which says whether it has drawn a first picture and is still alive."""
 
+import json
 import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import delete, insert, select, update
 
 from licht.service.database.connect import Database
 from licht.service.database.tables import WORKERS
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the API has to know of a worker's weights: it cannot open them itself. Sizes in pixels.
+
+    `first_s` is how long the worker's first picture took, of `first_work` megapixel-steps.
+    """
+
+    default_steps: int
+    default_guidance: float | None
+    takes_guidance: bool
+    max_references: int
+    width: int
+    height: int
+    first_s: float = 0.0
+    first_work: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +42,9 @@ class WorkerRow:
     started_at: float
     heartbeat_at: float
     ready_at: float | None
+    memory_bytes: int | None
+    device_memory_bytes: int | None
+    about: About | None
 
 
 class Register:
@@ -51,15 +72,21 @@ class Register:
                 )
             )
 
-    def ready(self, worker_id: str) -> None:
+    def ready(self, worker_id: str, about: About) -> None:
         """The worker has drawn its first picture."""
+        values = {"ready_at": self._clock(), "about": json.dumps(asdict(about))}
         with self._database.touch() as connection:
-            connection.execute(update(WORKERS).where(WORKERS.c.id == worker_id).values(ready_at=self._clock()))
+            connection.execute(update(WORKERS).where(WORKERS.c.id == worker_id).values(values))
 
-    def beat(self, worker_id: str) -> None:
-        """The worker is alive."""
+    def beat(self, worker_id: str, memory_bytes: int | None = None, device_memory_bytes: int | None = None) -> None:
+        """The worker is alive, and takes so much memory: resident, and on its device where that has its own."""
+        values = {
+            "heartbeat_at": self._clock(),
+            "memory_bytes": memory_bytes,
+            "device_memory_bytes": device_memory_bytes,
+        }
         with self._database.touch() as connection:
-            connection.execute(update(WORKERS).where(WORKERS.c.id == worker_id).values(heartbeat_at=self._clock()))
+            connection.execute(update(WORKERS).where(WORKERS.c.id == worker_id).values(values))
 
     def leave(self, worker_id: str) -> None:
         """The worker is gone."""
@@ -70,4 +97,4 @@ class Register:
         """All of them, the dead ones that nobody has removed included."""
         with self._database.read() as connection:
             rows = connection.execute(select(WORKERS).order_by(WORKERS.c.started_at)).all()
-        return [WorkerRow(*row) for row in rows]
+        return [WorkerRow(*row[:-1], About(**json.loads(row.about)) if row.about else None) for row in rows]

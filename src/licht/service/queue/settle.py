@@ -9,6 +9,7 @@ from sqlalchemy import Connection, insert, update
 
 from licht.service.database.connect import AnyRow
 from licht.service.database.tables import BLOBS, JOBS, KEYS, METERING, WEBHOOKS
+from licht.service.queue import tallies
 from licht.service.queue.records import Outcome, State
 
 ENDED: Final = (
@@ -65,6 +66,7 @@ def settle(connection: Connection, ended: AnyRow, outcome: Outcome, now: float) 
             steps=outcome.steps,
         )
     )
+    tallies.of_job(ended, outcome, now, cost_milli).write(connection)
     if cost_milli:
         connection.execute(
             update(KEYS)

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from licht.core.errors import UnknownJob
 from licht.service.database.connect import AnyRow, Database
@@ -27,9 +27,9 @@ class JobStore:
         self._clock = clock
         self.leases = Leases(database, self.limits, clock)
 
-    def submit(self, new: NewJob) -> Accepted:
-        """Accept a job, see `licht.service.queue.submit.submit`."""
-        return submitting.submit(self.database, self.limits, self._clock, new)
+    def submit(self, *jobs: NewJob, beside: Callable[[Connection], None] | None = None) -> Accepted:
+        """Accept jobs, all or none, see `licht.service.queue.submit.submit`."""
+        return submitting.submit(self.database, self.limits, self._clock, jobs, beside)
 
     def replay(self, key_id: str, idempotency: Idempotency) -> Accepted | None:
         """What a token stands for already, if anything. Raises `IdempotencyConflict`."""
@@ -93,6 +93,24 @@ class JobStore:
                 running = JOBS.c.state == State.RUNNING.value
                 connection.execute(update(JOBS).where(JOBS.c.id == job_id, running).values(cancel_requested=True))
         return self.get(job_id)
+
+    def want(self, job_id: str, for_s: float) -> None:
+        """The caller of a job made with `wanted_s` is still there, and wants it for another `for_s`."""
+        until = self._clock() + for_s
+        waited = (JOBS.c.id == job_id, JOBS.c.state.in_(ACTIVE), JOBS.c.wanted_until.is_not(None))
+        with self.database.touch() as connection:
+            connection.execute(update(JOBS).where(*waited).values(wanted_until=until))
+
+    def cancel_unwanted(self) -> int:
+        """Cancel jobs whose callers are gone, even if the process that they called is; returns how many."""
+        unwanted = select(JOBS.c.id).where(
+            JOBS.c.wanted_until < self._clock(), JOBS.c.state.in_(ACTIVE), JOBS.c.cancel_requested.is_(False)
+        )
+        with self.database.read() as connection:
+            ids = list(connection.execute(unwanted).scalars())
+        for job_id in ids:
+            self.cancel(job_id)
+        return len(ids)
 
     def depth(self) -> Depth:
         """How full the queue is, over all keys."""

@@ -6,12 +6,18 @@ priority. It never changes, so claiming is one look into an index; and because t
 waiting job is overtaken only by a bounded amount of later work, whatever its priority.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, insert, select, text, update
 
-from licht.core.errors import IdempotencyConflict, InsufficientCredits, NotAuthenticated, TooManyJobs
+from licht.core.errors import (
+    IdempotencyConflict,
+    IdempotencyRunning,
+    InsufficientCredits,
+    NotAuthenticated,
+    TooManyJobs,
+)
 from licht.service.database.connect import AnyRow, Database
 from licht.service.database.tables import ACTIVE, BLOBS, IDEMPOTENCY, JOBS, KEYS
 from licht.service.queue.records import Accepted, Idempotency, NewJob, QueueLimits, State
@@ -21,31 +27,42 @@ CHANNEL = "licht_jobs"
 """Where PostgreSQL announces new jobs."""
 
 
-def submit(database: Database, limits: QueueLimits, clock: Callable[[], float], new: NewJob) -> Accepted:
-    """Accept `new`; when this returns, the job is on the disk.
+def submit(
+    database: Database,
+    limits: QueueLimits,
+    clock: Callable[[], float],
+    jobs: Sequence[NewJob],
+    beside: Callable[[Connection], None] | None = None,
+) -> Accepted:
+    """Accept all of `jobs`, of one key, or none; when this returns, they are on the disk.
 
-    Raises `TooManyJobs`, `InsufficientCredits`, `IdempotencyConflict`, `NotAuthenticated` (the key was revoked).
+    The idempotency token is that of the first job. `beside` writes what belongs to them in the same transaction.
+    Raises `TooManyJobs`, `InsufficientCredits`, `IdempotencyConflict`, `IdempotencyRunning`, `NotAuthenticated` (the
+    key was revoked).
     """
-    now = clock()
+    now, first = clock(), jobs[0]
     with database.write() as connection:
-        # locking the key's row makes its limits exact: parallel submits of one key queue up here
-        key = connection.execute(select(KEYS).where(KEYS.c.id == new.key_id).with_for_update()).one_or_none()
-        if key is None or key.revoked_at is not None:
-            raise NotAuthenticated("the key was revoked meanwhile; use another one")
-        if new.idempotency is not None:
-            known = replay(connection, new.key_id, new.idempotency)
-            if known is not None:
-                return known
-        if new.outcome is None:
-            _check_limits(connection, key, new, limits)
-        _insert(connection, key, new, limits, now)
-        if new.outcome is None and connection.dialect.name == "postgresql":
+        for new in jobs:
+            # locking the key's row makes its limits exact: parallel submits of one key queue up here
+            key = connection.execute(select(KEYS).where(KEYS.c.id == new.key_id).with_for_update()).one_or_none()
+            if key is None or key.revoked_at is not None:
+                raise NotAuthenticated("the key was revoked meanwhile; use another one")
+            if new is first and new.idempotency is not None:
+                known = replay(connection, new.key_id, new.idempotency)
+                if known is not None:
+                    return known
+            if new.outcome is None:
+                _check_limits(connection, key, new, limits)
+            _insert(connection, key, new, limits, now)
+        if beside is not None:
+            beside(connection)
+        if any(new.outcome is None for new in jobs) and connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
-    return Accepted(new.id)
+    return Accepted(first.id)
 
 
 def replay(connection: Connection, key_id: str, idempotency: Idempotency) -> Accepted | None:
-    """What a key's token stands for already, if anything. Raises `IdempotencyConflict`."""
+    """What a key's token stands for already, if anything. Raises `IdempotencyConflict`, `IdempotencyRunning`."""
     first = connection.execute(
         select(IDEMPOTENCY).where(IDEMPOTENCY.c.key_id == key_id, IDEMPOTENCY.c.token == idempotency.token)
     ).one_or_none()
@@ -56,6 +73,13 @@ def replay(connection: Connection, key_id: str, idempotency: Idempotency) -> Acc
             "this Idempotency-Key was used for another request; use a new key for a new request",
             field="Idempotency-Key",
         )
+    if idempotency.awaits_end:
+        state = connection.execute(select(JOBS.c.state).where(JOBS.c.id == first.job_id)).scalar_one()
+        if state in ACTIVE:
+            raise IdempotencyRunning(
+                "the first request with this Idempotency-Key is still running; try again when it has ended",
+                field="Idempotency-Key",
+            )
     return Accepted(first.job_id, first.response)
 
 
@@ -98,11 +122,13 @@ def _insert(connection: Connection, key: AnyRow, new: NewJob, limits: QueueLimit
         "webhook_url": new.webhook_url,
         "webhook_secret": new.webhook_secret,
         "base_url": new.base_url,
+        "wanted_until": now + new.wanted_s if new.wanted_s is not None else None,
+        "traceparent": new.traceparent,
     }
     if new.outcome is not None:
         values.update(final_values(new.outcome, now))
     ended = connection.execute(insert(JOBS).values(values).returning(*ENDED)).one()
-    digests = sorted({each.digest for each in new.task.inputs})
+    digests = sorted(new.task.digests)
     if digests:
         connection.execute(insert(BLOBS), [{"job_id": new.id, "digest": digest} for digest in digests])
     if new.outcome is not None:
