@@ -1,11 +1,23 @@
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from licht.core.errors import InvalidPrompt
-from licht.core.prompt import StructuredPrompt, image_mentions, json_schema, parse_prompt_text
+from licht.core.prompt import (
+    PromptStyle,
+    SettledPrompt,
+    StructuredPrompt,
+    image_mentions,
+    json_schema,
+    parse_prompt_text,
+    quoted_texts,
+    role_words,
+    settle_prompt,
+)
+from licht.core.request import Picture, Reference, Role
 
 FULL = {
     "scene": "a table in a studio",
@@ -202,3 +214,75 @@ def test_any_object_is_read_or_refused_and_the_canonical_text_is_stable(data: di
     again = StructuredPrompt.from_json(text)
     assert again.to_json() == text
     assert again.to_prose() == StructuredPrompt.from_json(text).to_prose()
+
+
+PIXELS = Picture(64, 64, bytes(64 * 64 * 3))
+
+
+def references(*roles: Role | None) -> list[Reference]:
+    return [Reference(PIXELS, role=role) for role in roles]
+
+
+@pytest.mark.parametrize(
+    "text", ["a  red sphere. ", "", "image 1 in the light of image 2", "image 7", '"a" {b}', "ä\n"]
+)
+@pytest.mark.parametrize("style", PromptStyle)
+def test_prose_without_roles_stays_byte_for_byte(text: str, style: PromptStyle) -> None:
+    assert settle_prompt(text, references(None, None), style) == SettledPrompt(text)
+
+
+def test_mentions_become_the_words_that_the_models_know() -> None:
+    settled = settle_prompt("@image_2 like @Image1, image 1", references(None, None), PromptStyle.PROSE)
+    assert settled.text == "image 2 like image 1, image 1"
+    with pytest.raises(InvalidPrompt, match="@image3"):
+        settle_prompt("a @image3", references(None, None), PromptStyle.PROSE)
+    with pytest.raises(InvalidPrompt, match="@image3"):
+        settle_prompt('{"scene": "a @image3"}', references(None), PromptStyle.JSON)
+
+
+def test_every_role_is_worded_with_the_number_of_its_reference() -> None:
+    settled = settle_prompt("A cat", references(None, Role.STYLE, Role.POSE), PromptStyle.PROSE)
+    assert settled.text == (
+        "A cat Take only the style from image 2, not what it shows. Take the pose from image 3, not who is in it."
+    )
+    said = {role_words(references(role))[0] for role in Role}
+    assert len(said) == len(Role)
+    assert all(re.search("[Ii]mage 1", words) for words in said)
+
+
+def test_a_structured_prompt_is_rendered_by_what_the_model_prefers() -> None:
+    text = '{"weather": "rain", "scene": "@image1 at night"}'
+    warnings = ("weather is no field of the structured prompt; it was kept as it is",)
+    given = references(Role.BACKGROUND)
+    assert settle_prompt(text, given, PromptStyle.PROSE) == SettledPrompt(
+        "Image 1 at night. Weather: rain. Take the background from image 1.", warnings
+    )
+    as_json = settle_prompt(text, given, PromptStyle.JSON)
+    assert as_json.warnings == warnings
+    assert as_json.text == (
+        '{"scene": "image 1 at night", "reference_roles": ["Take the background from image 1."], "weather": "rain"}'
+    )
+    assert settle_prompt('{"scene":"x"}', references(None), PromptStyle.JSON).text == '{"scene": "x"}'
+
+
+def test_roles_cannot_be_given_twice() -> None:
+    text = '{"scene": "x", "reference_roles": "mine"}'
+    assert settle_prompt(text, references(None), PromptStyle.JSON).text == text
+    with pytest.raises(InvalidPrompt, match="use one of the two") as caught:
+        settle_prompt(text, references(Role.STYLE), PromptStyle.JSON)
+    assert caught.value.field == "reference_roles"
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ('a sign "OPEN" and „Zu“ and “Now”, "OPEN" again', ("OPEN", "Zu", "Now")),
+        ("it's 5' wide", ()),
+        ('12" wide', ()),
+        ('" "', ()),
+        (json.dumps({"scene": 'a "big" sign', "texts": [{"content": 'say "x"'}, {"content": "SUN"}]}), None),
+    ],
+)
+def test_texts_to_be_written_are_found(text: str, quoted: tuple[str, ...] | None) -> None:
+    found = quoted_texts(text)
+    assert found == quoted if quoted is not None else {'say "x"', "SUN", "big"} <= set(found)

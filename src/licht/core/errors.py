@@ -102,6 +102,13 @@ class NotAvailable(LichtError):
     exit_code = 2
 
 
+class EndpointFailed(LichtError):
+    """A server that was asked for something is not there, too slow, or answers with something else."""
+
+    code = "endpoint_failed"
+    exit_code = 2
+
+
 class NotAuthenticated(LichtError):
     """A key that is missing, unknown, expired or revoked."""
 

@@ -6,17 +6,37 @@ the JSON as text, and can be listed for a warning.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, NoReturn, Self
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Final, NoReturn, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from licht.core.errors import InvalidPrompt
+from licht.core.request import Reference, Role
 
 _HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _OBJECT_START = re.compile(r'\s*\{\s*["}]')
 _MENTION = re.compile(r"(?<![\w@.])@image_?(\d+)(?!\w)|(?<!\w)(?<!@)image (\d+)(?!\w)", re.IGNORECASE)
 _DEEPEST = 16
+_QUOTED = re.compile(
+    r'"([^"\n]{1,500})"|\u201c([^\u201d\n]{1,500})\u201d|\u201e([^\u201c\u201d\n]{1,500})[\u201c\u201d]'
+)
+_ROLES_FIELD: Final = "reference_roles"
+_ROLE_WORDS: Final[Mapping[Role, str]] = MappingProxyType(
+    {
+        Role.SUBJECT: "Take the subject from {image} and keep its identity.",
+        Role.STYLE: "Take only the style from {image}, not what it shows.",
+        Role.BACKGROUND: "Take the background from {image}.",
+        Role.LIGHTING: "Take the lighting from {image}.",
+        Role.POSE: "Take the pose from {image}, not who is in it.",
+        Role.PALETTE: "Take only the colors from {image}.",
+        Role.DEPTH: "{image} is a depth map: follow its depth and layout.",
+        Role.EDGES: "{image} is an edge map: follow its outlines.",
+    }
+)
 
 
 def _hex(value: object) -> object:
@@ -201,6 +221,68 @@ def image_mentions(text: str, count: int) -> tuple[int, ...]:
                 field="prompt",
             )
     return tuple(found)
+
+
+class PromptStyle(StrEnum):
+    """What a structured prompt is turned into before a model reads it."""
+
+    JSON = "json"
+    PROSE = "prose"
+
+
+@dataclass(frozen=True, slots=True)
+class SettledPrompt:
+    """The text that the model reads, and what should be said about it."""
+
+    text: str
+    warnings: tuple[str, ...] = ()
+
+
+def settle_prompt(prompt: str, references: Sequence[Reference], style: PromptStyle) -> SettledPrompt:
+    """Turn what was typed into what the model reads.
+
+    A structured prompt becomes canonical JSON or prose; `@image1` becomes "image 1", the words that the models know;
+    the roles of references are put into words. Prose without mentions and roles stays byte for byte what it was.
+    Raises `InvalidPrompt` for a broken structured prompt and for a mention of a reference that is not there.
+    """
+    image_mentions(prompt, len(references))
+    text, words = _plain_mentions(prompt), role_words(references)
+    structured = parse_prompt_text(text)
+    if structured is None:
+        return SettledPrompt(" ".join(filter(None, (text, *words))))
+    warnings = tuple(
+        f"{name} is no field of the structured prompt; it was kept as it is" for name in structured.unknown_fields()
+    )
+    if style is PromptStyle.PROSE:
+        return SettledPrompt(" ".join((structured.to_prose(), *words)), warnings)
+    if words and _ROLES_FIELD in structured.extras():
+        raise InvalidPrompt(
+            f"{_ROLES_FIELD}: is in the prompt, and references have roles too; use one of the two", field=_ROLES_FIELD
+        )
+    given = structured.model_copy(update={_ROLES_FIELD: words}) if words else structured
+    return SettledPrompt(given.to_json(), warnings)
+
+
+def role_words(references: Sequence[Reference]) -> tuple[str, ...]:
+    """A sentence for each reference that has a role, in the order of the references."""
+    roles = ((number, reference.role) for number, reference in enumerate(references, start=1))
+    return tuple(
+        _sentence(_ROLE_WORDS[role].format(image=f"image {number}")) for number, role in roles if role is not None
+    )
+
+
+def quoted_texts(prompt: str) -> tuple[str, ...]:
+    """What is to be written in the picture, each once: quoted in prose, or the `texts` of a structured prompt."""
+    structured = parse_prompt_text(prompt)
+    prose = prompt if structured is None else structured.to_prose()
+    found = [text for match in _QUOTED.finditer(prose) if (text := next(filter(None, match.groups()))).strip()]
+    listed = [] if structured is None else [text.content for text in structured.texts]
+    return tuple(dict.fromkeys([*listed, *found]))
+
+
+def _plain_mentions(text: str) -> str:
+    """`text` with `image 1` for `@image1` and `@image_1`."""
+    return _MENTION.sub(lambda match: f"image {int(match[1])}" if match[1] else match[0], text)
 
 
 def _is_blank(value: object) -> bool:
