@@ -37,6 +37,8 @@ class Description(BaseModel):
     template: str | None = None
     trained_sizes: list[tuple[int, int]] = Field(default_factory=list)
     max_references: int = Field(10, ge=0, le=10)
+    caches_references: bool = False
+    reference_area_px: int | None = Field(None, ge=64 * 64, le=2024 * 2024)
     default_steps: int | None = Field(None, ge=1, le=50)
     default_guidance: float | None = Field(None, ge=0, le=100)
 
@@ -226,6 +228,7 @@ def _variant(
     distilled = kind in (Kind.KLEIN, Kind.KV)
     trained = tuple(_trained_size(name, pair) for pair in description.trained_sizes)
     guidance = None if distilled else 4.0
+    cap_px = description.reference_area_px
     return Variant(
         name=official.name if official else name,
         kind=kind,
@@ -235,10 +238,13 @@ def _variant(
         default_steps=description.default_steps or (4 if distilled else 50),
         default_guidance=description.default_guidance if description.default_guidance is not None else guidance,
         max_references=description.max_references,
+        caches_references=kind is Kind.KV or description.caches_references,
         default_size=_largest(trained) if trained else Size(1024, 1024),
         trained_sizes=trained,
         licence=official.licence if official else "unknown",
         repository=official.repository if official else None,
+        extra_reference_px=cap_px or 1024 * 1024,
+        single_reference_px=cap_px or 2024 * 2024,
     )
 
 

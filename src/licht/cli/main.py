@@ -14,6 +14,7 @@ import typer
 from licht import __version__
 from licht.cli.convert import convert
 from licht.cli.doctor import doctor
+from licht.cli.export import export
 from licht.cli.generate import generate
 from licht.cli.keys import keys
 from licht.cli.plan import plan
@@ -38,6 +39,7 @@ app.command()(generate)
 app.command()(doctor)
 app.command()(train)
 app.add_typer(world, name="world")
+app.command()(export)
 app.command()(convert)
 app.command()(plan)
 app.command()(serve)

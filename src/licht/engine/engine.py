@@ -13,7 +13,7 @@ from torch import Tensor
 from licht.checkpoint.folder import ModelFiles
 from licht.checkpoint.load import Placement, load_autoencoder, load_tower, load_transformer
 from licht.core.errors import InvalidRequest, NotAvailable, OutOfMemory
-from licht.core.request import ImageRequest, ImageResult, Progress
+from licht.core.request import ImageRequest, ImageResult, Preview, Progress
 from licht.engine import stages
 from licht.engine.fit import fitting_plan, held_bytes
 from licht.engine.loras import LoraShelf
@@ -24,14 +24,14 @@ from licht.engine.settle import Settled, settle, uses_two_passes
 from licht.model.autoencoder import Autoencoder
 from licht.model.text import TextTower
 from licht.model.transformer import Flux2Transformer
-from licht.model.variants import Kind, Variant
+from licht.model.variants import Variant
 from licht.plan.plan import Residency, Setup
 from licht.quant.swap import QUANTISERS
 from licht.sampling.noise import initial_noise
 from licht.sampling.schedule import sigmas
 from licht.sampling.solvers import euler
 
-Events = Generator[Progress | ImageResult, None, None]
+Events = Generator[Progress | Preview | ImageResult, None, None]
 
 _SMALL_PARAMETERS = 200_000_000
 """Below this size float32 costs a processor nothing, and is exact."""
@@ -193,7 +193,7 @@ class Engine:
         self, settled: Settled, text: Tensor, unconditional: Tensor | None, references: stages.ReferenceTokens | None
     ) -> Generator[Progress, None, stages.Conditions]:
         cache = None
-        if references is not None and self.variant.kind is Kind.KV:
+        if references is not None and self.variant.caches_references:
             yield Progress("cache_references", 0, 1)
             strengths = self.loras.beside(self.transformer, [settled.request.loras])
             with self.loras.adapters.using(strengths):

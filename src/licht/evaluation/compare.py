@@ -39,7 +39,6 @@ from licht.evaluation.measured import (
 from licht.model.autoencoder import Autoencoder
 from licht.model.positions import image_ids, text_ids
 from licht.model.transformer import Flux2Transformer
-from licht.model.variants import Kind
 from licht.sampling.noise import initial_noise, tokens_to_grid
 from licht.sampling.schedule import sigmas
 from licht.sampling.solvers import euler
@@ -192,7 +191,7 @@ def _draw(
     if prepared:
         references = stages.join_references([stages.encode_reference(autoencoder, picture) for picture in prepared])
     cache = None
-    if references is not None and files.variant.kind is Kind.KV:
+    if references is not None and files.variant.caches_references:
         cache = stages.cache_references(transformer, references, inputs.guidance)
     conditions = stages.Conditions(
         inputs.text_1TD.to(weight.device),

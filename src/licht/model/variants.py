@@ -139,6 +139,8 @@ class Variant:
     default_steps: int
     default_guidance: float | None
     max_references: int
+    caches_references: bool = False
+    """References are modulated at time 0 and attend only to themselves, so their keys and values are computed once."""
     default_size: Size = field(default=Size(1024, 1024))
     trained_sizes: tuple[Size, ...] = ()
     licence: str = "unknown"
@@ -185,6 +187,7 @@ def _klein(size: str, kind: Kind, suffix: str, steps: int, guidance: float | Non
         default_steps=steps,
         default_guidance=guidance,
         max_references=10,
+        caches_references=kind is Kind.KV,
         licence=_APACHE if small else _NON_COMMERCIAL,
         repository=f"black-forest-labs/FLUX.2-{repository}-{size.upper()}{suffix}",
         transformer_file=f"flux-2-{name}.safetensors",

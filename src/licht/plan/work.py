@@ -104,7 +104,7 @@ def denoise_work(variant: Variant, request: Request, batch: int, dtype: str) -> 
     # a block holds q, k, v, the two halves of its MLP and copies of them: about so many numbers a token
     widths = ACTIVATION_WIDTHS * h + 3 * (m - 3 * h)
     memory = _bytes(min(batch, request.num) * rows * tokens * widths, dtype)
-    if variant.kind is Kind.KV:
+    if variant.caches_references:
         memory += _bytes(2 * h * (sizes.depth + sizes.depth_single_blocks) * _reference_tokens(variant, request), dtype)
     double, single = block_weights(sizes)
     matrices = 2.0 * (sizes.depth * double / 2 + sizes.depth_single_blocks * single) * tokens

@@ -6,21 +6,18 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from licht.checkpoint.load import Placement, load_autoencoder
-from licht.checkpoint.reader import open_source, read_json
 from licht.core.errors import InvalidSettings
 from licht.model.autoencoder import Autoencoder
 from licht.training.autoencoder import AutoencoderTask
-from licht.training.build import autoencoder_config
 from licht.training.config import Recipe, Task
 from licht.training.flow import FlowTask
 from licht.training.loop import TrainingTask
-from licht.training.pictures import PictureStore
-from licht.training.preview import Preview, WriteSheet
+from licht.training.pictures import PictureStore, WriteSheet
+from licht.training.preview import Preview
 from licht.training.rendered import RenderedRows, mixed_captions, mixed_pictures
-from licht.training.state import checkpoints, read_tensors
 from licht.training.store import StreamStore
 from licht.training.tokenizer import CaptionEncoder, save_tokenizer, train_tokenizer
+from licht.training.trained import open_autoencoder
 
 Progress = Callable[[str, int, int], None]
 """(what is being prepared, done, total)."""
@@ -57,7 +54,7 @@ def assemble(
     if recipe.task is Task.AUTOENCODER:
         store = PictureStore(data / "pictures.bin", recipe.data.pictures, (128, 128))
         store.fill(mixed_pictures(recipe.data.seed), _CHUNK, lambda done, total: on_progress("pictures", done, total))
-        return AutoencoderTask(recipe, store, device)
+        return AutoencoderTask(recipe, store, device, write_sheet)
     autoencoder = find_autoencoder(recipe, known).to(device)
     encoder = CaptionEncoder(find_tokenizer(recipe, run), recipe.networks.text_length)
     rows = RenderedRows(autoencoder, encoder, "train", recipe.data.seed)
@@ -75,15 +72,7 @@ def find_autoencoder(recipe: Recipe, known: Mapping[str, Path]) -> Autoencoder:
     if recipe.autoencoder_from is None:
         raise InvalidSettings(f"recipe {recipe.name} needs autoencoder_from: a model folder or an autoencoder's run")
     folder = known.get(recipe.autoencoder_from) or Path(recipe.autoencoder_from).expanduser()
-    placement = Placement(torch.device("cpu"), torch.float32)
-    if (folder / "vae").is_dir():
-        return load_autoencoder(open_source(folder / "vae"), placement, read_json(folder / "vae" / "config.json"))
-    found = checkpoints(folder)
-    if not found:
-        raise InvalidSettings(f"{folder} holds no vae/ and no checkpoint; train an autoencoder there first")
-    autoencoder = Autoencoder(autoencoder_config(recipe.networks))
-    autoencoder.load_state_dict(read_tensors(found[-1] / "state.safetensors", "ema/autoencoder."))
-    return autoencoder.eval().requires_grad_(False)
+    return open_autoencoder(folder)
 
 
 def find_tokenizer(recipe: Recipe, run: Path) -> Tokenizer:

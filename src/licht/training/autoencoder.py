@@ -1,5 +1,6 @@
 """Training the autoencoder: random crops, sampled latents, and the statistics that whiten them at the end."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,9 +11,9 @@ from licht.training.build import autoencoder_config, initialise_autoencoder
 from licht.training.config import AutoencoderLoss, Recipe
 from licht.training.loop import Rank
 from licht.training.objectives import psnr, reconstruction_losses
-from licht.training.pictures import PictureStore
+from licht.training.pictures import PictureStore, WriteSheet
 
-_HELD_OUT = 256
+_HELD_OUT, _SHOWN = 256, 8
 
 
 class AutoencoderModule(nn.Module):
@@ -37,9 +38,9 @@ class AutoencoderModule(nn.Module):
 class AutoencoderTask:
     """Batches of random crops from rendered pictures; the last pictures are held out."""
 
-    def __init__(self, recipe: Recipe, store: PictureStore, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, store: PictureStore, device: torch.device, write_sheet: WriteSheet) -> None:
         """Build and initialise the networks from the recipe's seed."""
-        self.recipe, self.store, self.device = recipe, store, device
+        self.recipe, self.store, self.device, self.write_sheet = recipe, store, device, write_sheet
         torch.manual_seed(recipe.seed)
         autoencoder = Autoencoder(autoencoder_config(recipe.networks))
         initialise_autoencoder(autoencoder)
@@ -66,29 +67,36 @@ class AutoencoderTask:
 
     @torch.no_grad()
     def sample(self, path: Path, step: int) -> dict[str, float]:
-        """PSNR of held-out pictures, and the latent statistics that whiten them."""
-        del path, step
-        values, latents = [], []
+        """PSNR of held-out pictures, and a sheet of the first of them beside what comes back."""
+        del step
+        values: list[Tensor] = []
         for first in range(self.store.count - _HELD_OUT, self.store.count, 32):
             image = self.store.images(torch.arange(first, first + 32)).to(self.device)
-            mean, _ = self.autoencoder.encode_moments(image)
-            values.append(psnr(self.autoencoder.decoder(mean), image))
-            latents.append(patchify(mean).transpose(0, 1).flatten(1))
+            decoded = self.autoencoder.decoder(self.autoencoder.encode_moments(image)[0])
+            if not values:
+                self._write_pairs(path, image[:_SHOWN], decoded[:_SHOWN])
+            values.append(psnr(decoded, image))
         return {"psnr_db": float(torch.cat(values).mean())}
+
+    def _write_pairs(self, path: Path, image: Tensor, decoded: Tensor) -> None:
+        figures = psnr(decoded, image).tolist()
+        pairs = torch.stack([image, decoded], 1).flatten(0, 1)
+        pixels = (pairs / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+        labels = [text for value in figures for text in ("held out", f"{value:.1f} dB")]
+        self.write_sheet(path, pixels, labels)
 
 
 @torch.no_grad()
-def measure_statistics(autoencoder: Autoencoder, store: PictureStore, pictures: int = 2048) -> None:
-    """Set the batch norm's mean and variance to those of the latents of the first `pictures` pictures.
+def measure_statistics(autoencoder: Autoencoder, batches: Iterable[Tensor]) -> None:
+    """Set the batch norm's mean and variance to those of the latents of `batches` of images (B, 3, H, W) in [-1, 1].
 
     They whiten each (channel, sub-position) of the patchified mean, as the official autoencoder's do.
     """
     device = next(autoencoder.parameters()).device
     total = torch.zeros(autoencoder.config.token_channels, dtype=torch.float64, device=device)
     squares, count = torch.zeros_like(total), 0
-    for first in range(0, min(pictures, store.count - _HELD_OUT), 32):
-        image = store.images(torch.arange(first, first + 32)).to(device)
-        flat = patchify(autoencoder.encode_moments(image)[0]).transpose(0, 1).flatten(1).double()
+    for image in batches:
+        flat = patchify(autoencoder.encode_moments(image.to(device))[0]).transpose(0, 1).flatten(1).double()
         total, squares, count = total + flat.sum(1), squares + flat.square().sum(1), count + flat.shape[1]
     mean = total / count
     statistics = dict(autoencoder.bn.named_buffers())

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import types
+import typing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -14,6 +16,11 @@ class Task(StrEnum):
 
     AUTOENCODER = "autoencoder"
     FLOW = "flow"
+    """Tower and transformer together, undistilled."""
+    GUIDANCE = "guidance"
+    """One pass that gives what two passes and a guidance scale give."""
+    STEPS = "steps"
+    """A few steps that lead where many led."""
 
 
 class TimeShape(StrEnum):
@@ -161,6 +168,54 @@ class Recipe:
     def as_json(self) -> str:
         """Canonical JSON: equal recipes have equal text."""
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
+
+
+def recipe_from_json(text: str) -> Recipe:
+    """The recipe that `Recipe.as_json` wrote; what it leaves out is as usual.
+
+    Raises `InvalidSettings` for an unknown field, a missing one that has no usual value, or a wrong type.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise InvalidSettings(f"a recipe must be JSON ({error}); write one with `licht train RECIPE --show`") from error
+    recipe: Recipe = _built(Recipe, data, "recipe")
+    return recipe
+
+
+def _built(kind: type[Any], data: object, path: str) -> Any:  # noqa: ANN401 - any of the dataclasses above
+    hints = typing.get_type_hints(kind)
+    if not isinstance(data, dict):
+        raise InvalidSettings(f"{path} is {data!r}; expected an object with {', '.join(hints)}", field=path)
+    for key in data:
+        if key not in hints:
+            raise InvalidSettings(f"{path}.{key} is unknown; here there are {', '.join(hints)}", field=f"{path}.{key}")
+    values = {key: _typed(hints[key], value, f"{path}.{key}") for key, value in data.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InvalidSettings(f"{path} lacks a field ({error}); add it", field=path) from error
+
+
+def _typed(hint: Any, value: Any, path: str) -> Any:  # noqa: ANN401 - a type, and a JSON value to become of it
+    """`value` as an instance of `hint`: a dataclass, an enumeration, a tuple, an optional or a plain type."""
+    if dataclasses.is_dataclass(hint):
+        return _built(typing.cast(type[Any], hint), value, path)
+    parts = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return None if value is None else _typed(parts[0], value, path)
+    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+        kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else list(parts)
+        if len(kinds) == len(value):
+            pairs = zip(kinds, value, strict=True)
+            return tuple(_typed(each, item, f"{path}[{at}]") for at, (each, item) in enumerate(pairs))
+    elif isinstance(hint, type) and issubclass(hint, StrEnum) and value in list(hint):
+        return hint(value)
+    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(hint, type) and type(value) is hint:
+        return value
+    raise InvalidSettings(f"{path} is {value!r}; expected {getattr(hint, '__name__', hint)}", field=path)
 
 
 def override(recipe: Recipe, changes: dict[str, str]) -> Recipe:

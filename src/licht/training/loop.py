@@ -23,7 +23,7 @@ from licht.core.errors import LichtError
 from licht.training.config import Recipe
 from licht.training.ema import EMA
 from licht.training.optim import build_optimizers, set_rates
-from licht.training.state import load_state, save_state, write_json_line
+from licht.training.state import checkpoints, load_state, save_state, seconds_trained, write_json_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,13 @@ class _Run:
         self.optimizers = build_optimizers(task.module.named_parameters(), recipe.optim)
         self.ema = EMA(task.module, recipe.optim.ema)
         self.step = load_state(run, task.module, self.ema, self.optimizers, recipe)
+        self.before = seconds_trained(checkpoints(run)[-1]) if self.step else 0.0
+        self.begun = time.monotonic()
         forward = DistributedDataParallel(task.module) if rank.count > 1 else task.module
         self.forward = torch.compile(forward, dynamic=False) if recipe.optim.compile else forward
 
     def go(self, minutes: float) -> Report:
-        begun = last_report = last_save = last_sample = time.monotonic()
+        self.begun = begun = last_report = last_save = last_sample = time.monotonic()
         total, since, loss = self.recipe.optim.steps, self.step, float("nan")
         while self.step < total and not self._agree(time.monotonic() - begun >= minutes * 60):
             loss = self._one_step(log=self.step % 20 == 0)
@@ -137,7 +139,8 @@ class _Run:
 
     def _save(self) -> None:
         if self.rank.index == 0:
-            save_state(self.run, self.step, self.task.module, self.ema, self.optimizers, self.recipe)
+            seconds = self.before + time.monotonic() - self.begun
+            save_state(self.run, self.step, self.task.module, self.ema, self.optimizers, self.recipe, seconds)
 
     def _sample(self) -> None:
         if self.rank.index == 0:

@@ -1,6 +1,6 @@
 """Pictures rendered once and kept as raw bytes, so that every step reads only what it needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,9 @@ from licht.core.errors import OutputFailed
 
 Render = Callable[[int, int], Tensor]
 """(first index, count) -> uint8 pictures (count, H, W, 3); the same index always gives the same picture."""
+
+WriteSheet = Callable[[Path, Tensor, Sequence[str]], None]
+"""(path, uint8 pictures (B, H, W, 3), labels): passed in, because sheets belong to evaluation."""
 
 
 class PictureStore:

@@ -1,6 +1,6 @@
 """Pictures during training: the same prompts and seeds every time, so that sheets can be compared."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,10 +12,8 @@ from licht.sampling.noise import initial_noise, tokens_to_grid
 from licht.sampling.schedule import sigmas
 from licht.sampling.solvers import euler
 from licht.training.flow import FlowBatch, FlowNetworks
+from licht.training.pictures import WriteSheet
 from licht.training.tokenizer import CaptionEncoder
-
-WriteSheet = Callable[[Path, Tensor, Sequence[str]], None]
-"""(path, uint8 pictures (B, H, W, 3), labels): passed in, because sheets belong to evaluation."""
 
 
 class Preview:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from licht.core.errors import InvalidCheckpoint, InvalidSettings, OutputFailed
-from licht.training.config import Recipe, difference
+from licht.training.config import Recipe, difference, recipe_from_json
 from licht.training.ema import EMA
 
 _STEP = re.compile(r"step-(\d{8})")
@@ -20,9 +20,18 @@ KEPT = 2
 
 
 def save_state(
-    run: Path, step: int, module: nn.Module, ema: EMA, optimizers: list[torch.optim.Optimizer], recipe: Recipe
+    run: Path,
+    step: int,
+    module: nn.Module,
+    ema: EMA,
+    optimizers: list[torch.optim.Optimizer],
+    recipe: Recipe,
+    seconds: float = 0.0,
 ) -> Path:
-    """Write everything needed to go on after `step` steps. Raises `OutputFailed`; older checkpoints survive that."""
+    """Write everything needed to go on after `step` steps and `seconds` of training.
+
+    Raises `OutputFailed`; older checkpoints survive that.
+    """
     tensors = {f"model/{name}": tensor for name, tensor in module.state_dict().items()}
     tensors |= {f"ema/{name}": tensor for name, tensor in ema.tensors.items()}
     for number, optimizer in enumerate(optimizers):
@@ -36,6 +45,7 @@ def save_state(
             partial / "state.safetensors",
         )
         (partial / "recipe.json").write_text(recipe.as_json(), "utf-8")
+        (partial / "progress.json").write_text(json.dumps({"step": step, "seconds": round(seconds, 1)}), "utf-8")
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
     except (OSError, SafetensorError) as error:
@@ -60,7 +70,7 @@ def load_state(run: Path, module: nn.Module, ema: EMA, optimizers: list[torch.op
     if not found:
         return 0
     newest = found[-1]
-    differing = difference(recipe.as_json(), (newest / "recipe.json").read_text("utf-8"))
+    differing = difference(recipe.as_json(), read_recipe(newest).as_json())
     if differing:
         raise InvalidSettings(f"{run} was trained with another recipe: {'; '.join(differing[:5])}; use another folder")
     tensors = read_tensors(newest / "state.safetensors")
@@ -71,6 +81,28 @@ def load_state(run: Path, module: nn.Module, ema: EMA, optimizers: list[torch.op
     for number, optimizer in enumerate(optimizers):
         _restore_optimizer(optimizer, _under(tensors, f"optimizer{number}/"))
     return int(newest.name.removeprefix("step-"))
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """The newest complete checkpoint of a run. Raises `InvalidSettings` if there is none."""
+    found = checkpoints(run)
+    if not found:
+        raise InvalidSettings(f"{run} holds no checkpoint; train there first")
+    return found[-1]
+
+
+def read_recipe(checkpoint: Path) -> Recipe:
+    """The recipe of a checkpoint; fields that are newer than it are as usual. Raises `InvalidCheckpoint`."""
+    try:
+        return recipe_from_json((checkpoint / "recipe.json").read_text("utf-8"))
+    except (OSError, InvalidSettings) as error:
+        raise InvalidCheckpoint(f"{checkpoint} has no usable recipe.json ({error}); use another checkpoint") from error
+
+
+def seconds_trained(checkpoint: Path) -> float:
+    """Wall-clock seconds of training up to a checkpoint, over all calls; 0 where that was not kept."""
+    path = checkpoint / "progress.json"
+    return float(json.loads(path.read_text("utf-8"))["seconds"]) if path.is_file() else 0.0
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:

@@ -1,0 +1,82 @@
+"""The model card: what a model was trained on, how long, on what, and how good it measurably is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from licht.model.variants import Kind
+from licht.training.build import text_config, transformer_config
+from licht.training.config import Recipe, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What `licht eval SUITE --json` printed: rows of (value, low, high) by name, each over `n` pictures."""
+
+    suite: str
+    n: int
+    rows: Mapping[str, tuple[float, float, float]]
+
+
+_WHAT: Mapping[Kind, str] = {
+    Kind.BASE: "the undistilled model: classifier-free guidance, two passes a step",
+    Kind.DEV: "guidance-distilled: one pass a step, the scale is an input",
+    Kind.KV: "step-distilled: four steps, no guidance; references are cached",
+}
+_CAN = {
+    Source.PICTURE: "pictures from a text",
+    Source.EDIT: "edits of one picture",
+    Source.TASK: "pictures from several references",
+}
+
+
+def model_card(
+    recipe: Recipe, kind: Kind, described: Mapping[str, Any], step: int, seconds: float, figures: tuple[Figures, ...]
+) -> str:
+    """README.md of a model folder."""
+    sizes = transformer_config(recipe.networks, kind is Kind.DEV)
+    text = text_config(recipe.networks)
+    sources = dict.fromkeys(stream.source for stream in recipe.data.streams)
+    rows = sum(stream.rows for stream in recipe.data.streams)
+    shown = ", ".join(f"{width}x{height}" for width, height in described["trained_sizes"])
+    networks, optim = recipe.networks, recipe.optim
+    blocks = f"{sizes.depth} double + {sizes.depth_single_blocks} single blocks"
+    states = ", ".join(map(str, text.layers))
+    widths = "-".join(map(str, networks.vae_channels))
+    done = ", ".join(_CAN[source] for source in sources)
+    table = {
+        "kind": _WHAT[kind],
+        "transformer": f"{blocks}, width {sizes.hidden_size}, {sizes.parameters / 1e6:.1f} M parameters",
+        "text tower": f"Qwen3 architecture, width {text.tower.hidden_size}, states {states}, {text.length} tokens",
+        "autoencoder": f"FLUX.2 structure, widths {widths}, {networks.z_channels} latent channels",
+        "data": f"{rows:,} rendered rows (seed {recipe.data.seed}): {done}",
+        "sizes": f"{shown} px; others are drawn at the nearest of these and enlarged",
+        "recipe": f"`{recipe.name}`: {step:,} of {optim.steps:,} steps of {optim.batch} rows",
+        "trained on": f"{recipe.hardware}, {seconds / 60:,.0f} minutes",
+    }
+    lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in table.items())]
+    return "\n".join([*_HEAD, *lines, "", *_measured(figures), *_LIMITS]) + "\n"
+
+
+def _measured(figures: tuple[Figures, ...]) -> list[str]:
+    if not figures:
+        return ["No figures were given when this card was written.", ""]
+    lines = ["| suite | row | value | 95 % interval | n |", "| --- | --- | --- | --- | --- |"]
+    for suite in figures:
+        for name, (value, low, high) in suite.rows.items():
+            lines.append(f"| {suite.suite} | {name} | {value:.4g} | {low:.4g} to {high:.4g} | {suite.n} |")
+    return ["Measured on held-out prompts with `licht eval` (see docs/training.md):", "", *lines, ""]
+
+
+_HEAD = [
+    "---",
+    "license: apache-2.0",
+    "---",
+    "",
+    "A very small FLUX.2 in the diffusers layout, trained from nothing by Licht on pictures that Licht renders.",
+    "",
+]
+_LIMITS = [
+    "It knows the rendered world and nothing else: solids and small characters on a studio floor, in the words of",
+    "docs/world.md. Anything else in a prompt is ignored or misread. Reference pictures from elsewhere mean little to it.",
+]

@@ -1,0 +1,62 @@
+"""Runs that are small enough for a test: a checkpoint of random networks, as training would have left it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from licht.model.autoencoder import Autoencoder
+from licht.recipes.nano import nano_autoencoder, nano_smoke
+from licht.training.autoencoder import AutoencoderModule
+from licht.training.build import autoencoder_config
+from licht.training.config import Networks, Recipe, Task
+from licht.training.ema import EMA
+from licht.training.flow import FlowNetworks
+from licht.training.state import save_state
+from licht.training.tokenizer import save_tokenizer, train_tokenizer
+
+TINY = Networks(
+    hidden_size=32,
+    heads=2,
+    depth=1,
+    depth_single=1,
+    tower_size=32,
+    tower_heads=2,
+    tower_kv_heads=1,
+    vocab_size=400,
+    text_length=24,
+    vae_channels=(8, 8, 8, 8),
+    vae_groups=2,
+    z_channels=8,
+)
+CAPTIONS = ["a large red sphere on a gray floor", "a small blue cube on a teal floor"]
+
+
+def alive(module: nn.Module, seed: int = 0) -> None:
+    """Random weights everywhere, the zeros of an untrained network included."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+
+
+def autoencoder_run(run: Path, networks: Networks = TINY) -> Recipe:
+    recipe = replace(nano_autoencoder(), networks=networks)
+    recipe = replace(recipe, data=replace(recipe.data, pictures=64))
+    module = AutoencoderModule(Autoencoder(autoencoder_config(networks)), recipe.autoencoder)
+    alive(module, 1)
+    save_state(run, 3, module, EMA(module, 0.9), [], recipe, seconds=90.0)
+    return recipe
+
+
+def flow_run(run: Path, autoencoder: Path, task: Task = Task.FLOW, networks: Networks = TINY) -> Recipe:
+    recipe = replace(nano_smoke(), task=task, networks=networks, autoencoder_from=str(autoencoder))
+    module = FlowNetworks(networks, guidance_embed=task is Task.GUIDANCE)
+    alive(module, 2)
+    ema = EMA(module, 0.9)
+    alive(module, 3)  # the averages are what is exported, and differ from the weights
+    save_state(run, 7, module, ema, [], recipe, seconds=600.0)
+    save_tokenizer(train_tokenizer(CAPTIONS, networks.vocab_size), run / "tokenizer")
+    return recipe

@@ -1,0 +1,180 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import licht
+from licht.checkpoint.folder import read_folder
+from licht.checkpoint.load import Placement, load_autoencoder, load_tower, load_transformer
+from licht.cli.main import run as command
+from licht.core.errors import InvalidSettings, OutputFailed
+from licht.model.variants import Kind
+from licht.training.card import Figures
+from licht.training.config import Task
+from licht.training.export import SHARD_BYTES, Release, export_run
+from licht.training.state import checkpoints, read_tensors
+from licht.training.trained import open_autoencoder, trained_autoencoder
+from tests.training.runs import autoencoder_run, flow_run
+
+PLACE = Placement(torch.device("cpu"), torch.float32)
+EXACT = Release()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    autoencoder_run(folder / "vae")
+    flow_run(folder / "base", folder / "vae")
+    flow_run(folder / "dev", folder / "vae", Task.GUIDANCE)
+    flow_run(folder / "steps", folder / "vae", Task.STEPS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(runs: Path) -> Path:
+    export_run(runs / "base", runs / "nano-base", {}, EXACT)
+    return runs / "nano-base"
+
+
+def test_an_exported_autoencoder_whitens_with_measured_statistics(runs: Path, tmp_path: Path) -> None:
+    trained = trained_autoencoder(runs / "vae")
+    export_run(runs / "vae", tmp_path / "out", {}, EXACT)
+    exported = open_autoencoder(tmp_path / "out")
+    statistics, kept = dict(exported.bn.named_buffers()), dict(trained.bn.named_buffers())
+    assert torch.equal(statistics["running_mean"], kept["running_mean"])
+    assert torch.equal(statistics["running_var"], kept["running_var"])
+    assert not torch.allclose(statistics["running_var"], torch.ones(()), atol=0.05)
+    for name, parameter in trained.named_parameters():
+        assert torch.equal(exported.get_parameter(name), parameter.bfloat16().float()), name
+
+
+def test_statistics_whiten_the_pictures_they_were_measured_on(runs: Path) -> None:
+    from licht.training.rendered import mixed_pictures
+
+    trained = trained_autoencoder(runs / "vae")
+    image = mixed_pictures(0)(0, 64).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        flat = trained.encode(image).transpose(0, 1).flatten(1)
+    assert flat.mean(1).abs().max() < 0.01
+    deviation = dict(trained.bn.named_buffers())["running_var"].double().sqrt()
+    expected = deviation / (deviation.square() + trained.config.batch_norm_eps).sqrt()
+    assert torch.allclose(flat.double().std(1), expected, atol=0.01)
+
+
+def test_statistics_are_measured_once(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_autoencoder(runs / "vae")
+    monkeypatch.setattr("licht.training.trained.measure_statistics", None)
+    trained_autoencoder(runs / "vae")
+
+
+def test_every_exported_weight_is_the_average_in_bfloat16(runs: Path, base: Path) -> None:
+    files = read_folder(base)
+    averages = read_tensors(checkpoints(runs / "base")[-1] / "state.safetensors", "ema/")
+    transformer = load_transformer(files.transformer, PLACE, files.transformer_config)
+    tower = load_tower(files.tower, PLACE, files.variant.text)
+    found = {f"transformer.{name}": tensor for name, tensor in _whole_state(transformer).items()}
+    found |= {f"tower.{name}": tensor for name, tensor in tower.state_dict().items()}
+    assert found.keys() == averages.keys()
+    for name, tensor in averages.items():
+        assert torch.equal(found[name], tensor.bfloat16().float()), name
+    load_autoencoder(files.autoencoder, PLACE, files.autoencoder_config)
+
+
+def _whole_state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    from licht.checkpoint.save import official_tensors
+
+    return official_tensors(module)
+
+
+def test_an_exported_model_says_what_it_is_and_draws(base: Path) -> None:
+    variant = read_folder(base).variant
+    assert (variant.kind, variant.caches_references, variant.default_guidance) == (Kind.BASE, True, 3.0)
+    assert variant.text.layers == (1, 2, 3)
+    assert variant.text.tower.num_layers == 4
+    assert variant.single_reference_px == variant.extra_reference_px == 128 * 128
+    model = licht.load(base, policy="off")
+    first = model.generate("a red sphere", seed=1, steps=2)[0]
+    assert (first.width, first.height) == (128, 128)
+    edited = model.generate("make it blue", images=first.image, seed=1, steps=2)[0]
+    assert edited.drawn.picture != first.drawn.picture
+
+
+@pytest.mark.parametrize(("name", "kind"), [("dev", Kind.DEV), ("steps", Kind.KV)])
+def test_distilled_runs_become_their_kinds(runs: Path, tmp_path: Path, name: str, kind: Kind) -> None:
+    export_run(runs / name, tmp_path / name, {}, EXACT)
+    variant = read_folder(tmp_path / name).variant
+    assert variant.kind is kind
+    assert variant.transformer.guidance_embed is (kind is Kind.DEV)
+    assert variant.takes_guidance is (kind is Kind.DEV)
+    assert licht.load(tmp_path / name, policy="off").generate("a cube", seed=0, steps=1)[0].width == 128
+
+
+def test_shards_stay_small_and_the_card_tells_figures(runs: Path, tmp_path: Path) -> None:
+    figures = Figures("t2i", 500, {"one_object": (0.9612, 0.94, 0.975)})
+    written = export_run(runs / "base", tmp_path / "out", {}, Release(steps=12, guidance=2.5, figures=(figures,)))
+    assert all(path.stat().st_size <= SHARD_BYTES for path in written)
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "| t2i | one_object | 0.9612 | 0.94 to 0.975 | 500 |" in card
+    assert "7 of 400 steps" in card
+    assert "10 minutes" in card
+    described = json.loads((tmp_path / "out" / "licht.json").read_text("utf-8"))
+    assert (described["default_steps"], described["default_guidance"]) == (12, 2.5)
+
+
+def test_equal_parts_are_linked(runs: Path, base: Path) -> None:
+    export_run(runs / "base", runs / "twin", {}, Release(share=base))
+    assert (runs / "twin" / "vae").is_symlink()
+    assert (runs / "twin" / "text_encoder" / "model.safetensors").is_file()
+    assert not (runs / "twin" / "transformer").is_symlink()
+    export_run(runs / "dev", runs / "sibling", {}, Release(share=base))
+    assert (runs / "sibling" / "tokenizer").is_symlink()
+    assert not (runs / "sibling" / "text_encoder").is_symlink()
+    assert read_folder(runs / "twin").variant.kind is Kind.BASE
+
+
+def test_what_cannot_be_exported_is_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InvalidSettings, match="holds no checkpoint"):
+        export_run(tmp_path, tmp_path / "out", {}, EXACT)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    with pytest.raises(InvalidSettings, match="is not empty"):
+        export_run(runs / "base", tmp_path / "taken", {}, EXACT)
+    assert command(["export", str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "holds no checkpoint" in capsys.readouterr().err
+    (tmp_path / "figures.json").write_text("{}")
+    arguments = ["export", str(runs / "base"), str(tmp_path / "out"), "--figures", str(tmp_path / "figures.json")]
+    assert command(arguments) == 2
+    assert "is not what `licht eval --json` prints" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_nothing_behind(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("licht.training.export.write_json", full)
+    with pytest.raises(OutputFailed, match="No space left"):
+        export_run(runs / "base", tmp_path / "out", {}, EXACT)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_diffusers_draws_the_same_with_an_exported_model(base: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    pipeline = diffusers.Flux2KleinPipeline.from_pretrained(base, torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        prompt="a large red sphere",
+        height=128,
+        width=128,
+        num_inference_steps=3,
+        guidance_scale=3.0,
+        max_sequence_length=24,
+        text_encoder_out_layers=(1, 2, 3),
+        generator=torch.Generator().manual_seed(5),
+    ).images[0]
+    ours = licht.load(base, policy="off").generate("a large red sphere", seed=5, steps=3, guidance=3.0)[0].image
+    difference = np.abs(np.asarray(theirs, np.int16) - np.asarray(ours, np.int16)).max()
+    assert np.asarray(ours).std() > 5
+    assert difference <= 1
