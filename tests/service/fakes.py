@@ -1,14 +1,16 @@
 """An engine that draws at once, and misbehaves when its prompt says so. It needs no torch."""
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from licht.core.errors import InvalidRequest, OutOfMemory, Refused
 from licht.core.request import ImageRequest, Picture, Progress
+from licht.core.sizes import Size
 from licht.safety.policy import Level, Policy, release
+from licht.service.queue.register import About
 from licht.service.settings import Settings
-from licht.service.worker.drawing import Drawn
+from licht.service.worker.drawing import Drawn, Events, PreviewDrawn
 
 _STEPS: Final = 4
 _ERRORS: Final[Mapping[str, Exception]] = {
@@ -24,6 +26,7 @@ class FakeDrawer:
 
     name = "fake"
     licence = "Apache-2.0"
+    about = About(_STEPS, None, takes_guidance=False, max_references=10, width=64, height=64)
 
     def __init__(self, step_s: float = 0.0) -> None:
         self.step_s = step_s
@@ -31,7 +34,7 @@ class FakeDrawer:
         self.tolerances: list[int] = []
         self.closed_after: list[int] = []
 
-    def draw(self, request: ImageRequest, file_format: str, tolerance: int) -> Generator[Progress | Drawn, None, None]:
+    def draw(self, request: ImageRequest, file_format: str, tolerance: int) -> Events:
         self.requests.append(request)
         self.tolerances.append(tolerance)
         if request.prompt in _ERRORS:
@@ -44,17 +47,26 @@ class FakeDrawer:
             for done in range(1, steps + 1):
                 time.sleep(step_s)
                 yield Progress("denoise", done, steps)
+                if request.previews:
+                    yield PreviewDrawn(done, steps, 8, 8, _png(Size(8, 8), done))
         except GeneratorExit:
             self.closed_after.append(done)
             raise
         if request.prompt == "refuse-picture":
             raise Refused("not out of this house")
-        size = request.size
+        size = request.size or request.whole_size
         assert size is not None
         seed = request.seeds[0]
-        picture = Picture(size.width, size.height, bytes((seed % 256, 1, 2)) * size.area_px)
-        released = release(picture, Policy(Level.OFF), file_format)
-        yield Drawn(released.data, file_format, size.width, size.height, seed, steps, request.guidance)
+        data = release(_plain(size, seed), Policy(Level.OFF), file_format).data
+        yield Drawn(data, file_format, size.width, size.height, seed, steps, request.guidance, request.prompt)
+
+
+def _plain(size: Size, seed: int) -> Picture:
+    return Picture(size.width, size.height, bytes((seed % 256, 1, 2)) * size.area_px)
+
+
+def _png(size: Size, seed: int) -> bytes:
+    return release(_plain(size, seed), Policy(Level.OFF), "PNG").data
 
 
 def open_fake(settings: Settings) -> FakeDrawer:

@@ -77,8 +77,8 @@ def test_a_worker_draws_what_is_asked(store: JobStore, storage: Storage, drawer:
         "model": "fake",
     }  # fmt: skip
     assert storage.get(job.result["blob"]).startswith(b"\x89PNG")
-    warm, request = drawer.requests
-    assert warm.steps == 1
+    *warm, request = drawer.requests
+    assert [each.steps for each in warm] == [1, 1, 2]
     assert (request.seeds, request.references[0].picture.rgb[:3]) == ((5,), b"abc")
 
 
@@ -215,4 +215,4 @@ def test_a_database_that_is_away_for_a_moment_ends_no_worker_and_loses_no_pictur
     with at_work(Worker(store, storage, drawer, LIMITS)):
         until(store, new.id, State.READY)
     assert left == {"claim": 0, "finish": 0}
-    assert len(drawer.requests) == 2  # the first picture, and this one once
+    assert len(drawer.requests) == 4  # three before it is ready, and this one once

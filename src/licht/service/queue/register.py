@@ -17,7 +17,7 @@ from licht.service.database.tables import WORKERS
 class About:
     """What the API has to know of a worker's weights: it cannot open them itself. Sizes in pixels.
 
-    `first_s` is how long the worker's first picture took, of `first_work` megapixel-steps.
+    A picture of `width` x `height` took `fixed_s` seconds and `step_s` more for each step when the worker started.
     """
 
     default_steps: int
@@ -26,8 +26,8 @@ class About:
     max_references: int
     width: int
     height: int
-    first_s: float = 0.0
-    first_work: float = 0.0
+    fixed_s: float = 0.0
+    step_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,9 @@ class Register:
                 )
             )
 
-    def ready(self, worker_id: str, about: About) -> None:
+    def ready(self, worker_id: str, about: About | None = None) -> None:
         """The worker has drawn its first picture."""
-        values = {"ready_at": self._clock(), "about": json.dumps(asdict(about))}
+        values = {"ready_at": self._clock(), "about": json.dumps(asdict(about)) if about is not None else None}
         with self._database.touch() as connection:
             connection.execute(update(WORKERS).where(WORKERS.c.id == worker_id).values(values))
 
@@ -97,4 +97,7 @@ class Register:
         """All of them, the dead ones that nobody has removed included."""
         with self._database.read() as connection:
             rows = connection.execute(select(WORKERS).order_by(WORKERS.c.started_at)).all()
-        return [WorkerRow(*row[:-1], About(**json.loads(row.about)) if row.about else None) for row in rows]
+        return [
+            WorkerRow(**{**row._asdict(), "about": About(**json.loads(row.about)) if row.about else None})
+            for row in rows
+        ]

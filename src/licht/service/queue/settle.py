@@ -5,7 +5,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import Connection, bindparam, insert, update
 
 from licht.service.database.connect import AnyRow
 from licht.service.database.tables import BLOBS, JOBS, KEYS, METERING, WEBHOOKS
@@ -25,6 +25,13 @@ ENDED: Final = (
     JOBS.c.webhook_secret,
 )
 """The columns that `settle` needs of the row that has just ended."""
+
+
+_CHARGE: Final = (
+    update(KEYS)
+    .where(KEYS.c.id == bindparam("this"), KEYS.c.credits_milli.is_not(None))
+    .values(credits_milli=KEYS.c.credits_milli - bindparam("price"))
+)
 
 
 def final_values(outcome: Outcome, now: float) -> dict[str, Any]:
@@ -50,43 +57,41 @@ def settle(connection: Connection, ended: AnyRow, outcome: Outcome, now: float) 
     cost_milli = ended.cost_milli if ready else 0
     started = ended.started_at if ended.started_at is not None else now
     connection.execute(
-        insert(METERING).values(
-            job_id=ended.id,
-            key_id=ended.key_id,
-            day=datetime.fromtimestamp(now, UTC).date().isoformat(),
-            at=now,
-            route=ended.route,
-            state=outcome.state.value,
-            pictures=int(ready),
-            input_px=ended.input_px,
-            output_px=ended.output_px if ready else 0,
-            cost_milli=cost_milli,
-            queue_s=max(0.0, started - ended.created_at),
-            run_s=max(0.0, now - started),
-            steps=outcome.steps,
-        )
+        insert(METERING),
+        {
+            "job_id": ended.id,
+            "key_id": ended.key_id,
+            "day": datetime.fromtimestamp(now, UTC).date().isoformat(),
+            "at": now,
+            "route": ended.route,
+            "state": outcome.state.value,
+            "pictures": int(ready),
+            "input_px": ended.input_px,
+            "output_px": ended.output_px if ready else 0,
+            "cost_milli": cost_milli,
+            "queue_s": max(0.0, started - ended.created_at),
+            "run_s": max(0.0, now - started),
+            "steps": outcome.steps,
+        },
     )
     tallies.of_job(ended, outcome, now, cost_milli).write(connection)
     if cost_milli:
-        connection.execute(
-            update(KEYS)
-            .where(KEYS.c.id == ended.key_id, KEYS.c.credits_milli.is_not(None))
-            .values(credits_milli=KEYS.c.credits_milli - cost_milli)
-        )
+        connection.execute(_CHARGE, {"this": ended.key_id, "price": cost_milli})
     if outcome.blobs:
         connection.execute(
             insert(BLOBS), [{"job_id": ended.id, "digest": digest} for digest in sorted(set(outcome.blobs))]
         )
     if ended.webhook_url is not None:
         connection.execute(
-            insert(WEBHOOKS).values(
-                id=f"msg_{uuid.uuid4().hex}",
-                job_id=ended.id,
-                url=ended.webhook_url,
-                secret=ended.webhook_secret,
-                state="pending",
-                attempts=0,
-                next_at=now,
-                created_at=now,
-            )
+            insert(WEBHOOKS),
+            {
+                "id": f"msg_{uuid.uuid4().hex}",
+                "job_id": ended.id,
+                "url": ended.webhook_url,
+                "secret": ended.webhook_secret,
+                "state": "pending",
+                "attempts": 0,
+                "next_at": now,
+                "created_at": now,
+            },
         )

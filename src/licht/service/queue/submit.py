@@ -7,9 +7,9 @@ waiting job is overtaken only by a bounded amount of later work, whatever its pr
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, and_, func, insert, select, text, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, select, text, update
 
 from licht.core.errors import (
     IdempotencyConflict,
@@ -25,6 +25,25 @@ from licht.service.queue.settle import ENDED, final_values, settle
 
 CHANNEL = "licht_jobs"
 """Where PostgreSQL announces new jobs."""
+
+# Built once: putting a statement together takes SQLAlchemy longer than SQLite takes to run it.
+_KEY: Final = select(KEYS).where(KEYS.c.id == bindparam("this")).with_for_update()
+_ACTIVE: Final = select(func.count(), func.coalesce(func.sum(JOBS.c.cost_milli), 0)).where(
+    JOBS.c.key_id == bindparam("this"), JOBS.c.state.in_(ACTIVE)
+)
+_FINISH: Final = update(KEYS).where(KEYS.c.id == bindparam("this"))
+_INSERT: Final = insert(JOBS).returning(*ENDED)
+_TOKEN: Final = select(IDEMPOTENCY).where(
+    IDEMPOTENCY.c.key_id == bindparam("this"), IDEMPOTENCY.c.token == bindparam("given")
+)
+_VIRTUAL_TIME: Final = select(
+    func.coalesce(
+        select(func.max(JOBS.c.fair_start)).where(JOBS.c.state == State.RUNNING.value).scalar_subquery(),
+        select(func.min(JOBS.c.fair_start)).where(JOBS.c.state == State.QUEUED.value).scalar_subquery(),
+        select(func.max(KEYS.c.fair_finish)).scalar_subquery(),
+        0.0,
+    )
+)
 
 
 def submit(
@@ -44,7 +63,7 @@ def submit(
     with database.write() as connection:
         for new in jobs:
             # locking the key's row makes its limits exact: parallel submits of one key queue up here
-            key = connection.execute(select(KEYS).where(KEYS.c.id == new.key_id).with_for_update()).one_or_none()
+            key = connection.execute(_KEY, {"this": new.key_id}).one_or_none()
             if key is None or key.revoked_at is not None:
                 raise NotAuthenticated("the key was revoked meanwhile; use another one")
             if new is first and new.idempotency is not None:
@@ -63,9 +82,7 @@ def submit(
 
 def replay(connection: Connection, key_id: str, idempotency: Idempotency) -> Accepted | None:
     """What a key's token stands for already, if anything. Raises `IdempotencyConflict`, `IdempotencyRunning`."""
-    first = connection.execute(
-        select(IDEMPOTENCY).where(IDEMPOTENCY.c.key_id == key_id, IDEMPOTENCY.c.token == idempotency.token)
-    ).one_or_none()
+    first = connection.execute(_TOKEN, {"this": key_id, "given": idempotency.token}).one_or_none()
     if first is None:
         return None
     if first.body_hash != idempotency.body_hash:
@@ -84,11 +101,7 @@ def replay(connection: Connection, key_id: str, idempotency: Idempotency) -> Acc
 
 
 def _check_limits(connection: Connection, key: AnyRow, new: NewJob, limits: QueueLimits) -> None:
-    active, reserved = connection.execute(
-        select(func.count(), func.coalesce(func.sum(JOBS.c.cost_milli), 0)).where(
-            JOBS.c.key_id == new.key_id, JOBS.c.state.in_(ACTIVE)
-        )
-    ).one()
+    active, reserved = connection.execute(_ACTIVE, {"this": new.key_id}).one()
     limit = key.active_limit if key.active_limit is not None else limits.active_limit
     if active >= limit:
         raise TooManyJobs(f"{active} jobs of this key are active and {limit} are allowed; wait for one to end")
@@ -127,37 +140,31 @@ def _insert(connection: Connection, key: AnyRow, new: NewJob, limits: QueueLimit
     }
     if new.outcome is not None:
         values.update(final_values(new.outcome, now))
-    ended = connection.execute(insert(JOBS).values(values).returning(*ENDED)).one()
+    ended = connection.execute(_INSERT, values).one()
     digests = sorted(new.task.digests)
     if digests:
         connection.execute(insert(BLOBS), [{"job_id": new.id, "digest": digest} for digest in digests])
     if new.outcome is not None:
         settle(connection, ended, new.outcome, now)
     else:
-        connection.execute(update(KEYS).where(KEYS.c.id == new.key_id).values(fair_finish=start + new.work))
+        connection.execute(_FINISH, {"this": new.key_id, "fair_finish": start + new.work})
     if new.idempotency is not None:
         connection.execute(
-            insert(IDEMPOTENCY).values(
-                key_id=new.key_id,
-                token=new.idempotency.token,
-                body_hash=new.idempotency.body_hash,
-                job_id=new.id,
-                response=new.idempotency.response,
-                created_at=now,
-            )
+            insert(IDEMPOTENCY),
+            {
+                "key_id": new.key_id,
+                "token": new.idempotency.token,
+                "body_hash": new.idempotency.body_hash,
+                "job_id": new.id,
+                "response": new.idempotency.response,
+                "created_at": now,
+            },
         )
 
 
 def virtual_time(connection: Connection) -> float:
     """How far the work has got: where the latest running job started, else the next waiting one, else all that was."""
-    running = select(func.max(JOBS.c.fair_start)).where(JOBS.c.state == State.RUNNING.value)
-    queued = select(func.min(JOBS.c.fair_start)).where(JOBS.c.state == State.QUEUED.value)
-    ever = select(func.max(KEYS.c.fair_finish))
-    for query in (running, queued, ever):
-        value = connection.execute(query).scalar()
-        if value is not None:
-            return float(value)
-    return 0.0
+    return float(connection.execute(_VIRTUAL_TIME).scalar_one())
 
 
 def give_work_back(connection: Connection, key_id: str) -> None:

@@ -27,6 +27,15 @@ BUCKET: Final = "_bucket"
 SUM: Final = "_sum"
 REST: Final = "+Inf"
 
+_INSERTS: Final = {"postgresql": postgresql.insert(TALLIES), "sqlite": sqlite.insert(TALLIES)}
+_ADD: Final = {
+    dialect: statement.on_conflict_do_update(
+        index_elements=[TALLIES.c.name, TALLIES.c.labels],
+        set_={"value": TALLIES.c.value + statement.excluded.value},
+    )
+    for dialect, statement in _INSERTS.items()
+}
+
 Series = tuple[str, tuple[tuple[str, str], ...]]
 """A name, and its labels as pairs in the order of their names."""
 
@@ -53,17 +62,11 @@ class Tally:
         """Put it into the rows; always in one order, so that two transactions cannot wait for each other."""
         if not self._values:
             return
-        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-        statement = insert(TALLIES)
-        added = statement.on_conflict_do_update(
-            index_elements=[TALLIES.c.name, TALLIES.c.labels],
-            set_={"value": TALLIES.c.value + statement.excluded.value},
-        )
         rows = [
             {"name": name, "labels": json.dumps(dict(labels)), "value": value}
             for (name, labels), value in sorted(self._values.items())
         ]
-        connection.execute(added, rows)
+        connection.execute(_ADD[connection.dialect.name], rows)
 
 
 def of_job(ended: AnyRow, outcome: Outcome, now: float, cost_milli: int) -> Tally:

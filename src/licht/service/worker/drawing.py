@@ -1,18 +1,25 @@
 """What a worker needs of an engine, and Licht's own behind that interface."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from licht.core.errors import LichtError
+from licht.core.protocols import Ranker
 from licht.core.request import ImageRequest, Preview, Progress
+from licht.service.queue.register import About
 
 if TYPE_CHECKING:
-    from licht.generate import Model
+    from licht.generate import Model, Result
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One released picture: the bytes of a file in the format that was asked for, sizes in pixels."""
+    """One released picture: the bytes of a file in the format that was asked for, sizes in pixels.
+
+    `prompt` is the one that was really used. `candidates` is how many were drawn to choose this one from.
+    """
 
     data: bytes
     file_format: str
@@ -21,7 +28,23 @@ class Drawn:
     seed: int
     steps: int
     guidance: float | None
+    prompt: str
     warnings: tuple[str, ...] = ()
+    candidates: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewDrawn:
+    """The released picture in the making after `step` of `total` steps: the bytes of a PNG file, sizes in pixels."""
+
+    step: int
+    total: int
+    width: int
+    height: int
+    data: bytes
+
+
+Events: TypeAlias = Generator[Progress | PreviewDrawn | Drawn, None, None]
 
 
 class Drawer(Protocol):
@@ -37,10 +60,16 @@ class Drawer(Protocol):
         """The licence of those weights."""
         ...
 
-    def draw(self, request: ImageRequest, file_format: str, tolerance: int) -> Generator[Progress | Drawn, None, None]:
-        """Draw `request`. Raises errors of the tree: `Refused` before or after the work, `InvalidRequest`.
+    @property
+    def about(self) -> About:
+        """What the weights are made for."""
+        ...
 
-        `tolerance` goes from 0 (the policy refuses most) to 5.
+    def draw(self, request: ImageRequest, file_format: str, tolerance: int) -> Events:
+        """Draw `request`; of several seeds only the best picture comes out.
+
+        Raises errors of the tree: `Refused` before or after the work, `InvalidRequest`. `tolerance` goes from 0 (the
+        policy refuses most) to 5.
         """
         ...
 
@@ -48,9 +77,10 @@ class Drawer(Protocol):
 class ModelDrawer:
     """Licht's own models."""
 
-    def __init__(self, model: "Model") -> None:
-        """Draw with `model`, under its policy."""
+    def __init__(self, model: "Model", ranker: Ranker | None = None) -> None:
+        """Draw with `model`, under its policy. Without a `ranker` there is nothing to choose by: one seed is drawn."""
         self._model = model
+        self._ranker = ranker
 
     @property
     def name(self) -> str:
@@ -62,33 +92,85 @@ class ModelDrawer:
         """The licence of those weights."""
         return self._model.engine.variant.licence
 
-    def draw(self, request: ImageRequest, file_format: str, tolerance: int) -> Generator[Progress | Drawn, None, None]:
-        """Draw `request` through the one door. A guidance scale that means nothing to the weights is left out, aloud."""
-        warnings: tuple[str, ...] = ()
+    @property
+    def about(self) -> About:
+        """What the weights are made for."""
         variant = self._model.engine.variant
-        if request.guidance is not None and not variant.takes_guidance:
-            warnings = (f"{variant.name} is distilled and takes no guidance scale: it was left out",)
-            request = replace(request, guidance=None)
+        return About(
+            default_steps=variant.default_steps,
+            default_guidance=variant.default_guidance,
+            takes_guidance=variant.takes_guidance,
+            max_references=variant.max_references,
+            width=variant.default_size.width,
+            height=variant.default_size.height,
+        )
+
+    def draw(self, request: ImageRequest, file_format: str, tolerance: int) -> Events:
+        """Draw `request` through the one door. What means nothing to the weights is left out, aloud."""
+        request, warnings = self._suited(request)
         # a view of the same engine, with this caller's tolerance
         model = type(self._model)(self._model.engine, replace(self._model.policy, tolerance=tolerance))
-        events = model.stream(request, file_format)
-        try:
+        results: list[Result] = []
+        with _closing(model.stream(request, file_format)) as events:
             for event in events:
                 if isinstance(event, Progress):
-                    yield event
-                elif not isinstance(event, Preview):
-                    yield Drawn(
-                        data=event.released.data,
-                        file_format=event.released.file_format,
-                        width=event.width,
-                        height=event.height,
-                        seed=event.seed,
-                        steps=event.steps,
-                        guidance=event.guidance,
-                        warnings=(*warnings, *event.warnings),
-                    )
-        finally:
-            # a plain iterator in its signature, a generator in fact: closing it stops the engine
-            close = getattr(events, "close", None)
-            if close is not None:
-                close()
+                    yield _overall(event, len(request.seeds))
+                elif isinstance(event, Preview):
+                    image = event.image
+                    yield PreviewDrawn(event.step, event.total, image.width, image.height, event.file)
+                else:
+                    results.append(event)
+        best = self._best(request, results)
+        yield Drawn(
+            data=best.released.data,
+            file_format=best.released.file_format,
+            width=best.width,
+            height=best.height,
+            seed=best.seed,
+            steps=best.steps,
+            guidance=best.guidance,
+            prompt=request.prompt,
+            warnings=(*warnings, *best.warnings),
+            candidates=len(results),
+        )
+
+    def _suited(self, request: ImageRequest) -> tuple[ImageRequest, tuple[str, ...]]:
+        """`request` without what these weights cannot use, and what the caller is to hear about that."""
+        warnings: list[str] = []
+        variant = self._model.engine.variant
+        if request.guidance is not None and not variant.takes_guidance:
+            warnings.append(f"{variant.name} is distilled and takes no guidance scale: it was left out")
+            request = replace(request, guidance=None)
+        if len(request.seeds) > 1 and self._ranker is None:
+            warnings.append("no ranker is configured to choose between several candidates: one was drawn")
+            request = replace(request, seeds=request.seeds[:1])
+        return request, tuple(warnings)
+
+    def _best(self, request: ImageRequest, results: "list[Result]") -> "Result":
+        if not results:
+            raise LichtError("the engine ended without a picture")
+        if len(results) == 1 or self._ranker is None:
+            return results[0]
+        pictures = [result.drawn.picture for result in results]
+        scores = self._ranker.score(request.prompt, pictures, request.references)
+        if len(scores) != len(results):
+            raise LichtError(f"the ranker {self._ranker.name} gave {len(scores)} scores for {len(results)} pictures")
+        return results[max(range(len(results)), key=lambda number: scores[number])]
+
+
+def _overall(event: Progress, pictures: int) -> Progress:
+    """Progress over all candidates as if they were one picture, so that the bar does not run backwards."""
+    if pictures == 1 or event.stage not in ("denoise", "decode"):
+        return event
+    return replace(event, stage="denoise", done=event.picture * event.total + event.done, total=event.total * pictures)
+
+
+@contextmanager
+def _closing(events: "Iterator[Progress | Preview | Result]") -> "Iterator[Iterator[Progress | Preview | Result]]":
+    """A plain iterator in its signature, a generator in fact: closing it stops the engine."""
+    try:
+        yield events
+    finally:
+        close = getattr(events, "close", None)
+        if close is not None:
+            close()

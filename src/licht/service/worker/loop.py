@@ -7,18 +7,20 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from licht.core.errors import InvalidRequest, LeaseLost, LichtError, NotAvailable, OutOfMemory, Refused
-from licht.core.request import MAX_SEED, ImageRequest, Progress, Reference
+from licht.core.request import ImageRequest, Progress
 from licht.core.sizes import Size
+from licht.service.queue.previews import PreviewRow, Previews
 from licht.service.queue.records import Claim, Outcome, State
-from licht.service.queue.register import Register
+from licht.service.queue.register import About, Register
 from licht.service.queue.store import JobStore
 from licht.service.queue.wake import Waker
 from licht.service.storage import Storage
-from licht.service.worker.drawing import Drawer, Drawn
+from licht.service.worker.drawing import Drawer, Drawn, PreviewDrawn
+from licht.service.worker.tasks import request_of
 
 _LOG: Final = logging.getLogger(__name__)
 _MEDIA_TYPES: Final = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
@@ -28,6 +30,7 @@ _STALLED: Final = 75
 _STAGES: Final = {
     "encode_prompt": (0.0, 0.05),
     "encode_references": (0.05, 0.1),
+    "encode_start": (0.05, 0.1),
     "cache_references": (0.1, 0.12),
     "denoise": (0.12, 0.92),
     "decode": (0.92, 0.99),
@@ -74,6 +77,7 @@ class Worker:
         self._limits = limits or WorkerLimits()
         self._on_stall = on_stall
         self._register = Register(store.database)
+        self._previews = Previews(store.database)
         self._stopping = threading.Event()
         self._drain_until = float("inf")
         self._hand: _Hand | None = None
@@ -90,10 +94,9 @@ class Worker:
         heart.start()
         try:
             self._hand = _Hand(None)
-            for _ in self._drawer.draw(_WARM, "PNG", 0):
-                self._hand.moved()
+            about = self._warm_up(self._hand)
             self._hand = None
-            self._register.ready(self.id)
+            self._register.ready(self.id, about)
             _LOG.info("ready", extra={"worker": self.id, "model": self._drawer.name})
             while not self._stopping.is_set():
                 try:
@@ -106,6 +109,25 @@ class Worker:
             heart.join()
             with suppress(NotAvailable):
                 self._register.leave(self.id)
+
+    def _warm_up(self, hand: "_Hand") -> About:
+        """Draw a first small picture, which loads the weights; then time one step and two of the default size."""
+        about = self._drawer.about
+        usual = Size(about.width, about.height)
+        self._draw_for_nobody(hand, _WARM)
+        one_s, two_s = (
+            self._draw_for_nobody(hand, replace(_WARM, size=usual, steps=min(steps, about.default_steps)))
+            for steps in (1, 2)
+        )
+        step_s = max(two_s - one_s, 0.0)
+        return replace(about, fixed_s=max(one_s - step_s, 0.0), step_s=step_s)
+
+    def _draw_for_nobody(self, hand: "_Hand", request: ImageRequest) -> float:
+        """Seconds that it took."""
+        started = time.perf_counter()
+        for _event in self._drawer.draw(request, "PNG", 0):
+            hand.moved()
+        return time.perf_counter() - started
 
     def _work(self) -> None:
         """One job after another, until it is time to stop. Raises `NotAvailable` when the database is away."""
@@ -167,6 +189,8 @@ class Worker:
         while True:
             try:
                 self._store.leases.finish(claim, outcome)
+                if claim.task.previews:
+                    self._previews.drop(claim.job_id)
             except NotAvailable:
                 if time.monotonic() > until:
                     raise
@@ -175,12 +199,16 @@ class Worker:
                 return
 
     def _draw(self, claim: Claim, hand: "_Hand") -> Outcome:
-        events = self._drawer.draw(self._request(claim), claim.task.file_format, claim.task.safety_tolerance)
+        request = request_of(claim.task, self._storage)
+        events = self._drawer.draw(request, claim.task.file_format, claim.task.safety_tolerance)
         with closing(events):
             for event in events:
                 hand.moved()
                 if isinstance(event, Drawn):
-                    return self._ready(claim, event)
+                    return self._ready(claim, request, event)
+                if isinstance(event, PreviewDrawn):
+                    self._show(claim, event)
+                    continue
                 hand.started = True
                 self._look(claim, hand, event)
         raise LichtError("the engine ended without a picture")
@@ -198,33 +226,30 @@ class Worker:
         if self._store.leases.keep(claim, event.stage, _fraction(event)):
             raise _Cancelled
 
-    def _request(self, claim: Claim) -> ImageRequest:
-        task = claim.task
-        pictures = [(self._storage.get_picture(each.digest), each.name) for each in task.inputs]
-        return ImageRequest(
-            prompt=task.prompt,
-            seeds=(task.seed & MAX_SEED,),
-            references=tuple(Reference(picture, name) for picture, name in pictures),
-            size=Size(task.width, task.height),
-            steps=task.steps,
-            guidance=task.guidance,
-            native_only=task.native_only,
-        )
+    def _show(self, claim: Claim, event: PreviewDrawn) -> None:
+        """Show how far the picture is. That nobody can see it for a moment is no reason to stop drawing."""
+        row = PreviewRow(event.step, event.total, event.width, event.height, "image/png", event.data)
+        with suppress(NotAvailable):
+            self._previews.put(claim.job_id, row)
 
-    def _ready(self, claim: Claim, drawn: Drawn) -> Outcome:
+    def _ready(self, claim: Claim, request: ImageRequest, drawn: Drawn) -> Outcome:
         digest = self._storage.put(drawn.data)
+        # of several candidates the chosen one's; the first one's is as the caller knows it, beyond 63 bits too
+        seed = claim.task.seed if drawn.seed == request.seeds[0] else drawn.seed
         result = {
             "blob": digest,
             "media_type": _MEDIA_TYPES[drawn.file_format],
             "bytes": len(drawn.data),
             "width": drawn.width,
             "height": drawn.height,
-            "seed": claim.task.seed,
+            "seed": seed,
             "steps": drawn.steps,
             "guidance": drawn.guidance,
             "model": self._drawer.name,
             "warnings": [*claim.task.notes, *drawn.warnings],
+            "prompt": drawn.prompt,
             "prompt_upsampled": False,
+            "candidates": drawn.candidates,
         }
         return Outcome(State.READY, result=result, blobs=(digest,), steps=drawn.steps)
 

@@ -1,0 +1,43 @@
+"""From a job's row to what an engine is asked for."""
+
+from licht.core.request import MAX_SEED, ImageRequest, Margins, Mask, Picture, Reference, Role, Start
+from licht.core.sizes import Size
+from licht.service.queue.records import Input, Task
+from licht.service.storage import Storage
+
+
+def request_of(task: Task, storage: Storage) -> ImageRequest:
+    """The request of `task`, its pictures read from `storage`. Raises `NotAvailable` for one that is gone."""
+    start = _start(task, storage)
+    # a picture with a mask or margins has the size that it has, whole tokens or not
+    keeps_size = start is not None and (task.mask is not None or task.extend is not None)
+    return ImageRequest(
+        prompt=task.prompt,
+        seeds=tuple((task.seed + number) & MAX_SEED for number in range(task.candidates)),
+        references=tuple(_reference(each, storage) for each in task.inputs),
+        size=None if keeps_size else Size(task.width, task.height),
+        steps=task.steps,
+        guidance=task.guidance,
+        native_only=task.native_only,
+        start=start,
+        mask=_mask(storage.get_picture(task.mask)) if task.mask is not None else None,
+        extend=Margins(*task.extend) if task.extend is not None else None,
+        previews=task.previews,
+    )
+
+
+def _reference(given: Input, storage: Storage) -> Reference:
+    role = Role(given.role) if given.role is not None else None
+    return Reference(storage.get_picture(given.digest), given.name, role=role, strength=given.strength)
+
+
+def _start(task: Task, storage: Storage) -> Start | None:
+    if task.start is None:
+        return None
+    picture = storage.get_picture(task.start)
+    return Start(picture) if task.start_strength is None else Start(picture, task.start_strength)
+
+
+def _mask(picture: Picture) -> Mask:
+    """Masks are stored as gray pictures, so one of the three channels is all there is."""
+    return Mask(picture.width, picture.height, picture.rgb[::3])
