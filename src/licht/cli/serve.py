@@ -150,7 +150,7 @@ def _first_key(settings: "Settings") -> str:
     from licht.core.errors import NotAuthenticated
     from licht.service.database.connect import Database
     from licht.service.database.migrate import migrate
-    from licht.service.keys import KeyStore
+    from licht.service.keys import KeyStore, Scope
 
     database = Database(settings.database_url)
     migrate(database)
@@ -165,7 +165,7 @@ def _first_key(settings: "Settings") -> str:
         else:
             return text
     settings.data.mkdir(parents=True, exist_ok=True)
-    created = keys.create("first")
+    created = keys.create("first", tuple(Scope))
     path.touch(mode=0o600)
     path.write_text(created.text + "\n", encoding="ascii")
     database.close()

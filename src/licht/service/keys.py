@@ -36,6 +36,8 @@ class Scope(StrEnum):
     """Submit, follow, cancel and delete its own jobs."""
     METRICS = "metrics"
     """Read the metrics of the whole service."""
+    ADMIN = "admin"
+    """Look after keys, usage, queue and refusals of the whole service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,15 @@ class KeyStore:
             connection.execute(update(KEYS).where(KEYS.c.id == key_id).values(credits_milli=total))
         return self.get(key_id)
 
+    def limit_active(self, key_id: str, active_limit: int | None) -> Key:
+        """Say how many jobs of a key may be active; None is the service's own limit. Raises `InvalidRequest`."""
+        self.get(key_id)
+        if active_limit is not None and active_limit < 0:
+            raise InvalidRequest(f"active_limit is {active_limit}; use 0 or more", field="active_limit")
+        with self._database.write() as connection:
+            connection.execute(update(KEYS).where(KEYS.c.id == key_id).values(active_limit=active_limit))
+        return self.get(key_id)
+
 
 def is_well_formed(text: str) -> bool:
     """Whether a text can be a key at all: its form and its checksum are right. Needs no database."""
@@ -221,9 +232,9 @@ def _scopes(scopes: Sequence[str]) -> list[str]:
     known = [scope.value for scope in Scope]
     for scope in scopes:
         if scope not in known:
-            raise InvalidRequest(f"scope {scope!r} is unknown; use {' or '.join(known)}", field="scope")
+            raise InvalidRequest(f"scope {scope!r} is unknown; use {', '.join(known)}", field="scope")
     if not scopes:
-        raise InvalidRequest(f"a key needs a scope; use {' or '.join(known)}", field="scope")
+        raise InvalidRequest(f"a key needs a scope; use {', '.join(known)}", field="scope")
     return [scope for scope in known if scope in scopes]
 
 

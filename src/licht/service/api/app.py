@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, FastAPI
 
 from licht import __version__
-from licht.service.api import background, bfl, native, operations
+from licht.service.api import admin, arena, background, bfl, native, operations, studio
 from licht.service.api.auth import authenticate
 from licht.service.api.errors import RESPONSES, add_handlers
 from licht.service.api.inputs import Inputs
@@ -37,6 +37,9 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     app.include_router(operations.router())
     app.include_router(bfl.router(opened))
     app.include_router(native.router())
+    app.include_router(arena.router())
+    app.include_router(admin.router())
+    app.include_router(studio.router())
     add_handlers(app)
     app.add_middleware(
         Surround,
