@@ -1,5 +1,7 @@
 """Connections. SQLite runs in WAL mode with explicit transactions, so that writers queue up instead of failing."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from licht.core.errors import InvalidSettings, NotAvailable
 
 _BUSY_TIMEOUT_S: Final = 30
+_LOOK_S: Final = 0.001
 _POOL_SIZE: Final = 8
 
 
@@ -96,7 +99,30 @@ def _sqlite_engine(url: str, synchronous: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        deferred = "licht_read" in connection.get_execution_options()
-        connection.exec_driver_sql("BEGIN" if deferred else "BEGIN IMMEDIATE")
+        if "licht_read" in connection.get_execution_options():
+            connection.exec_driver_sql("BEGIN")
+        else:
+            _begin_writing(connection)
 
     return engine
+
+
+def _begin_writing(connection: Connection) -> None:
+    """Queue up for SQLite's one writer. SQLite's own waiting backs off to 100 ms, many times what a writer takes."""
+    raw: Any = connection.connection.dbapi_connection
+    raw.execute("PRAGMA busy_timeout=0")
+    try:
+        until = time.monotonic() + _BUSY_TIMEOUT_S
+        while True:
+            try:
+                raw.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                if time.monotonic() > until:
+                    raise NotAvailable("the database does not answer; try again in a moment") from error
+                time.sleep(_LOOK_S)
+            else:
+                return
+    finally:
+        raw.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_S * 1000}")

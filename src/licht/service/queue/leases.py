@@ -1,15 +1,35 @@
 """Handing jobs to workers: a claim is a lease with a fencing token, and only its holder can write."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Update, select, update
+from sqlalchemy import Connection, Update, bindparam, select, update
 
 from licht.core.errors import LeaseLost
 from licht.service.database.connect import AnyRow, Database
 from licht.service.database.tables import JOBS
 from licht.service.queue.records import Claim, Outcome, QueueLimits, State, Task
 from licht.service.queue.settle import ENDED, final_values, settle
+
+# Built once: putting a statement together takes SQLAlchemy longer than SQLite takes to run it.
+_WAITING: Final = (
+    select(JOBS.c.id).where(JOBS.c.state == State.QUEUED.value, JOBS.c.available_at <= bindparam("now")).limit(1)
+)
+_FIRST: Final = _WAITING.order_by(JOBS.c.rank, JOBS.c.created_at).with_for_update(skip_locked=True)
+_TAKE: Final = (
+    update(JOBS)
+    .where(JOBS.c.id == bindparam("this"))
+    .values(
+        state=State.RUNNING.value,
+        owner=bindparam("owner"),
+        attempt=JOBS.c.attempt + 1,
+        lease_until=bindparam("lease_until"),
+        started_at=bindparam("now"),
+        stage="starting",
+        progress=0.0,
+    )
+    .returning(JOBS.c.key_id, JOBS.c.route, JOBS.c.attempt, JOBS.c.task, JOBS.c.created_at, JOBS.c.traceparent)
+)
 
 
 class Leases:
@@ -24,32 +44,16 @@ class Leases:
     def claim(self, owner: str) -> Claim | None:
         """The next job in the fair order, or None. Two workers never get the same one."""
         now = self._clock()
-        waiting = select(JOBS.c.id).where(JOBS.c.state == State.QUEUED.value, JOBS.c.available_at <= now).limit(1)
         with self._database.read() as connection:
             # an idle worker looks often, and must not keep SQLite's one writer waiting
-            if connection.execute(waiting).one_or_none() is None:
+            if connection.execute(_WAITING, {"now": now}).one_or_none() is None:
                 return None
         with self._database.touch() as connection:
-            first = waiting.order_by(JOBS.c.rank, JOBS.c.created_at)
-            chosen = connection.execute(first.with_for_update(skip_locked=True)).scalar()
+            chosen = connection.execute(_FIRST, {"now": now}).scalar()
             if chosen is None:
                 return None
-            row = connection.execute(
-                update(JOBS)
-                .where(JOBS.c.id == chosen)
-                .values(
-                    state=State.RUNNING.value,
-                    owner=owner,
-                    attempt=JOBS.c.attempt + 1,
-                    lease_until=now + self._limits.lease_s,
-                    started_at=now,
-                    stage="starting",
-                    progress=0.0,
-                )
-                .returning(
-                    JOBS.c.key_id, JOBS.c.route, JOBS.c.attempt, JOBS.c.task, JOBS.c.created_at, JOBS.c.traceparent
-                )
-            ).one()
+            until = now + self._limits.lease_s
+            row = connection.execute(_TAKE, {"this": chosen, "owner": owner, "lease_until": until, "now": now}).one()
         return Claim(
             job_id=chosen,
             key_id=row.key_id,

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from licht.service.database.connect import AnyRow, Database
@@ -27,14 +27,13 @@ BUCKET: Final = "_bucket"
 SUM: Final = "_sum"
 REST: Final = "+Inf"
 
-_INSERTS: Final = {"postgresql": postgresql.insert(TALLIES), "sqlite": sqlite.insert(TALLIES)}
-_ADD: Final = {
-    dialect: statement.on_conflict_do_update(
-        index_elements=[TALLIES.c.name, TALLIES.c.labels],
-        set_={"value": TALLIES.c.value + statement.excluded.value},
-    )
-    for dialect, statement in _INSERTS.items()
-}
+
+def _adding(statement: postgresql.Insert | sqlite.Insert) -> Insert:
+    more = {"value": TALLIES.c.value + statement.excluded.value}
+    return statement.on_conflict_do_update(index_elements=[TALLIES.c.name, TALLIES.c.labels], set_=more)
+
+
+_ADD: Final = {"postgresql": _adding(postgresql.insert(TALLIES)), "sqlite": _adding(sqlite.insert(TALLIES))}
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 """A name, and its labels as pairs in the order of their names."""
