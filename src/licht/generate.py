@@ -7,7 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from licht.core.errors import InvalidImage, InvalidRequest
+from licht import __version__
+from licht.core.errors import InvalidImage, InvalidPrompt, InvalidRequest
+from licht.core.prompt import PromptStyle, SettledPrompt, settle_prompt
+from licht.core.recipe import Recipe, UsedLora, UsedPicture
 from licht.core.request import (
     MASKED_STRENGTH,
     MAX_IMAGES,
@@ -27,6 +30,8 @@ from licht.core.request import (
 )
 from licht.core.sizes import Size, parse_size, require_whole
 from licht.engine.engine import Engine
+from licht.finish import Finish, apply_finish, parse_finish
+from licht.model.variants import Tower
 from licht.safety import policy as door
 from licht.safety.images import from_pil, open_picture, open_reference
 from licht.safety.policy import Policy, Released
@@ -74,6 +79,15 @@ class Result:
         return target
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How pictures are handed out: their finish, whether the file keeps the prompt, and whether a prompt may be cut."""
+
+    finish: Finish = Finish.NONE
+    keep_prompt: bool = False
+    strict_length: bool = False
+
+
 class Model:
     """A model that is ready to draw, behind the door of one policy."""
 
@@ -88,17 +102,28 @@ class Model:
         """The model's name."""
         return self.engine.variant.name
 
-    def stream(self, request: ImageRequest, file_format: str = "PNG") -> Iterator[Progress | Preview | Result]:
+    def stream(
+        self, request: ImageRequest, file_format: str = "PNG", delivery: Delivery | None = None
+    ) -> Iterator[Progress | Preview | Result]:
         """Draw `request`, yielding progress and released results. Closing the iterator cancels within one step.
 
         If the request asks for previews, released ones come after each step, except those that the door keeps back.
         """
-        door.admit(request, self.policy)
-        events = self.engine.run(request)
+        delivery = delivery or Delivery()
+        settled = self.settle_prompt(request)
+        read = replace(request, prompt=settled.text)
+        door.admit(read, self.policy)
+        if delivery.strict_length:
+            self._check_length(settled.text)
+        if delivery.keep_prompt:
+            # now, not when everything is drawn: it may be too long for the file
+            self._recipe(request, delivery, request.seeds[0]).to_text()
+        events = self.engine.run(read)
         try:
             for event in events:
                 if isinstance(event, ImageResult):
-                    yield self._release(event, file_format, request)
+                    drawn = replace(event, warnings=settled.warnings + event.warnings)
+                    yield self._release(drawn, file_format, request, delivery)
                 elif isinstance(event, Progress):
                     yield event
                 else:
@@ -124,6 +149,8 @@ class Model:
         strength: float | None = None,
         mask: MaskSource | None = None,
         extend: Margins | str | None = None,
+        finish: Finish | str = Finish.NONE,
+        keep_prompt: bool = False,
     ) -> list[Result]:
         """Draw `prompt` `num` times, with consecutive seeds from `seed` (default: a random one).
 
@@ -131,7 +158,7 @@ class Model:
         `loras` are adapter files, "FILE" or "FILE:STRENGTH". `roles` and `strengths` (0 to 4, 1 as trained) belong to
         the references one by one. `start` is the picture to begin with and `strength` how far it is drawn anew (default:
         0.75; 1 with a mask or margins); `mask` is white where it may change, `extend` the margins to add, such as
-        "left=256,top=64".
+        "left=256,top=64". `finish` is none, phone or film; `keep_prompt` writes the prompt into the file too.
         Raises `InvalidRequest` and its kin for anything that cannot be drawn.
         """
         request = ImageRequest(
@@ -147,10 +174,29 @@ class Model:
             mask=None if mask is None else mask_from(mask),
             extend=parse_margins(extend) if isinstance(extend, str) else extend,
         )
-        return [event for event in self.stream(request) if isinstance(event, Result)]
+        delivery = Delivery(parse_finish(finish), keep_prompt)
+        return [event for event in self.stream(request, delivery=delivery) if isinstance(event, Result)]
 
-    def _release(self, drawn: ImageResult, file_format: str, request: ImageRequest) -> Result:
-        making = self._making(request)
+    def settle_prompt(self, request: ImageRequest) -> SettledPrompt:
+        """The text that this model reads for `request`. Raises `InvalidPrompt`."""
+        # dev's language model is asked for structured answers and reads structure; klein is documented to want prose
+        dev = self.engine.variant.text.tower.tower is Tower.MISTRAL3
+        return settle_prompt(request.prompt, request.references, PromptStyle.JSON if dev else PromptStyle.PROSE)
+
+    def _check_length(self, prompt: str) -> None:
+        tokenizer = self.engine.tokenizer
+        found = tokenizer([prompt]).lengths[0]
+        if found > tokenizer.length:
+            raise InvalidPrompt(
+                f"the prompt is too long for {self.name}: {tokenizer.length} of {found} tokens would be kept; "
+                "shorten it, or drop --strict-length",
+                field="prompt",
+            )
+
+    def _release(self, drawn: ImageResult, file_format: str, request: ImageRequest, delivery: Delivery) -> Result:
+        drawn = replace(drawn, picture=apply_finish(drawn.picture, delivery.finish, drawn.seed))
+        recipe = self._recipe(request, delivery, drawn.seed, drawn)
+        making = replace(self._making(request), recipe=recipe.to_text())
         return Result(
             seed=drawn.seed,
             width=drawn.picture.width,
@@ -174,16 +220,54 @@ class Model:
             yield replace(drawn, image=Picture(shown.width, shown.height, shown.tobytes()), file=released.data)
 
     def _making(self, request: ImageRequest) -> Making:
-        """What the credentials will say; nothing is hashed where the policy wants bare pixels."""
+        """What the credentials will say."""
         if self.policy.level is door.Level.OFF:
             return Making(self.name)
-        if self._weights_hash is None:
-            self._weights_hash = weights_hash(self.engine.files.transformer.paths)
         pictures: tuple[Start | Reference, ...] = request.references
         if request.start is not None:
             pictures = (request.start, *pictures)
         ingredients = tuple(Ingredient(picture.file, picture.media_type) for picture in pictures)
-        return Making(self.name, self._weights_hash, ingredients, payload=secrets.randbits(64))
+        return Making(self.name, self.weights_hash, ingredients, payload=secrets.randbits(64))
+
+    @property
+    def weights_hash(self) -> str:
+        """Which weights the transformer has; read from its files on first use."""
+        if self._weights_hash is None:
+            self._weights_hash = weights_hash(self.engine.files.transformer.paths)
+        return self._weights_hash
+
+    def _recipe(self, request: ImageRequest, delivery: Delivery, seed: int, drawn: ImageResult | None = None) -> Recipe:
+        """What is needed to draw the picture again; before it is drawn, with the model's numbers left at their least."""
+        start, extend = request.start, request.extend
+        placement = self.engine.placement
+        return Recipe(
+            version=__version__,
+            model=self.name,
+            weights=self.weights_hash,
+            dtype=str(placement.dtype).removeprefix("torch."),
+            quant=placement.quant or "none",
+            device=placement.device.type,
+            seed=seed,
+            width=drawn.picture.width if drawn else 0,
+            height=drawn.picture.height if drawn else 0,
+            steps=drawn.steps if drawn else 1,
+            guidance=drawn.guidance if drawn else None,
+            finish=delivery.finish.value,
+            references=tuple(
+                UsedPicture(sha256=one.picture.content_hash(), role=one.role, strength=one.strength)
+                for one in request.references
+            ),
+            start=UsedPicture(sha256=start.picture.content_hash(), strength=start.strength)
+            if start is not None
+            else None,
+            mask=request.mask.content_hash() if request.mask is not None else None,
+            extend=(extend.left, extend.top, extend.right, extend.bottom) if extend is not None else None,
+            loras=tuple(
+                UsedLora(weights=weights_hash([use.path]), strength=use.strength, allow_partial=use.allow_partial)
+                for use in request.loras
+            ),
+            prompt=request.prompt if delivery.keep_prompt else None,
+        )
 
 
 def seeds_from(seed: int | None, num: int) -> tuple[int, ...]:

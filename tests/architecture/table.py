@@ -28,11 +28,15 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "checkpoint": ("core", "model", "quant"),
         "plan": ("core", "model.variants"),
         "engine": ("core", "model", "quant", "checkpoint", "sampling", "plan"),
-        "generate": ("core", "engine", "safety"),
+        "finish": ("core",),
+        "files": ("core", "safety"),
+        "upsample": ("core",),
+        "generate": ("core", "model.variants", "engine", "safety", "finish"),
         "training": ("core", "model", "quant", "checkpoint", "sampling", "world"),
         "evaluation": (
             *("core", "world", "model", "checkpoint", "sampling", "engine", "generate"),
-            *("training.loop", "training.optim"),
+            # the judge is trained too; `trained` opens runs that are measured before they are exported
+            *("training.loop", "training.optim", "training.config", "training.pictures", "training.state"),
         ),
         "client": ("core",),
         "service": (),
@@ -77,7 +81,7 @@ CORE_MAY_USE = ("pydantic",)
 REFERENCE_LIBRARIES = ("transformers", "diffusers")
 MAY_USE_REFERENCE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "engine.upsampling": ("transformers",),  # needs the whole language model, not only our cut towers
+        "upsample.local": ("transformers",),  # needs the whole language model, not only our cut towers
         "evaluation.golden": ("transformers", "diffusers"),  # `licht doctor --golden` compares with it
     }
 )
@@ -87,7 +91,10 @@ MAY_WRITE_PICTURES = ("safety", "evaluation.sheets", "world")
 WRITING_CALLS = ("save_image", "imwrite")  # what other libraries call it
 # (module, receiver) of a `.save` that is no picture's, or that goes through the door by itself; each with its reason.
 SAVES_ALLOWED: Mapping[tuple[str, str], str] = MappingProxyType(
-    {("cli.generate", "event"): "a generate.Result, which writes what the door has released"}
+    {
+        ("cli.generate", "event"): "a generate.Result, which writes what the door has released",
+        ("client", "upload"): "a reference on its way to the endpoint, not a result",
+    }
 )
 
 MAX_FILE_LINES = 600

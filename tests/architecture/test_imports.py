@@ -153,7 +153,7 @@ def test_a_reference_library_is_seen(package: Build) -> None:
     modules = package(
         {
             "engine/text.py": lazily,
-            "engine/upsampling.py": lazily,
+            "upsample/local.py": lazily,
             "evaluation/golden.py": "from diffusers import Flux2Pipeline\n" + lazily,
         }
     )

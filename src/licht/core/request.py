@@ -137,6 +137,10 @@ class Mask:
         """Width and height in pixels."""
         return Size(self.width, self.height)
 
+    def content_hash(self) -> str:
+        """SHA-256 over size and bytes."""
+        return hashlib.sha256(f"{self.width}x{self.height}:".encode() + self.gray).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class Margins:

@@ -33,7 +33,7 @@ class Level(StrEnum):
     """How much the door does."""
 
     OFF = "off"
-    """Bare pixels: nothing is screened, marked or signed."""
+    """Bare pixels: nothing is screened, marked or signed; a recipe that is given stands beside them."""
     DEFAULT = "default"
     """Everything that this installation has."""
     STRICT = "strict"
@@ -188,7 +188,8 @@ def release(
     if file_format not in _FORMATS.values():
         raise InvalidOutput(f"format {file_format!r} is unknown; use PNG, JPEG or WEBP", field="output")
     if policy.level is Level.OFF:
-        return Released(_encoded(picture, file_format, None), file_format)
+        bare = provenance.metadata(making, marked=False) if making and making.recipe else None
+        return Released(_encoded(picture, file_format, bare), file_format)
     _screen_picture(picture, policy, "output", "the result")
     tools = policy.tools
     making = making or provenance.Making()

@@ -6,6 +6,7 @@ Reading makes no network request: without that, a crafted file could make the re
 """
 
 import hashlib
+import html
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,9 @@ MEDIA_TYPES: Final[Mapping[str, str]] = MappingProxyType(
 )
 _TRAINING_USES: Final = ("cawg.ai_generative_training", "cawg.ai_training", "cawg.ai_inference", "cawg.data_mining")
 
+RECIPE_ATTRIBUTE: Final = "licht:Recipe"
+_RECIPE_NAMESPACE: Final = "tag:licht:recipe:1"
+
 _HASHED_WHOLE_BYTES: Final = 512 * 10**6
 
 _OFFLINE: Final[Mapping[str, Any]] = MappingProxyType(
@@ -56,7 +60,8 @@ class Making:
     """How a picture was made: by which model and weights, from which references.
 
     With references the first is the parent that was edited, unless `edits` is False: then all of them are inputs.
-    `payload` is what the watermark holds. `training` None leaves the question of training open.
+    `payload` is what the watermark holds. `training` None leaves the question of training open. `recipe` is what is
+    needed to draw the picture again, as `core.recipe` writes it.
     """
 
     model: str = "unknown model"
@@ -65,6 +70,7 @@ class Making:
     edits: bool = True
     payload: int | None = None
     training: str | None = None
+    recipe: str | None = None
 
     @property
     def source_type(self) -> str:
@@ -111,15 +117,20 @@ def weights_hash(paths: Sequence[Path]) -> str:
     return ("sha256:" if total <= _HASHED_WHOLE_BYTES else "sampled-sha256:") + digest.hexdigest()
 
 
-def metadata(making: Making) -> bytes:
-    """An XMP packet with IPTC's digital source type, to be written before signing."""
+def metadata(making: Making, marked: bool = True) -> bytes:
+    """An XMP packet, to be written before signing: the recipe, and unless not `marked` IPTC's digital source type."""
+    attributes = {"xmp:CreatorTool": f"Licht {__version__}"}
+    if marked:
+        attributes["Iptc4xmpExt:DigitalSourceType"] = making.source_type
+    if making.recipe is not None:
+        attributes[RECIPE_ATTRIBUTE] = making.recipe
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
         '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
-        'xmlns:xmp="http://ns.adobe.com/xap/1.0/" '
-        f'xmp:CreatorTool="Licht {__version__}" Iptc4xmpExt:DigitalSourceType="{making.source_type}"/>'
-        '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+        f'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:licht="{_RECIPE_NAMESPACE}" '
+        + " ".join(f'{name}="{html.escape(value)}"' for name, value in attributes.items())
+        + '/></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
     ).encode()
 
 
