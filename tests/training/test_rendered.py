@@ -9,6 +9,7 @@ from licht.core.errors import InvalidSettings
 from licht.recipes import RECIPES
 from licht.training.assemble import find_autoencoder
 from licht.training.config import Recipe, Source, Stream, difference, override
+from licht.training.flow import CaptionDraw
 from licht.training.rendered import RenderedRows, mixed_captions, mixed_pictures
 from licht.training.store import StreamStore
 from licht.training.tokenizer import CaptionEncoder, train_tokenizer
@@ -42,7 +43,7 @@ def test_rows_are_the_same_in_any_call_and_come_back_from_disk(
     assert np.array_equal(ids[1:], again[2])
     store = StreamStore(tmp_path, stream, 128, 96)
     store.fill(rows, 2, lambda name, done, total: None)
-    read = StreamStore(tmp_path, stream, 128, 96).rows(torch.tensor([1, 0]), torch.tensor([1, 0]))
+    read = StreamStore(tmp_path, stream, 128, 96).rows(torch.tensor([stream.captions + 1, 0]))
     assert torch.equal(read.x0_BLC[1], torch.from_numpy(latents[0]).float())
     assert read.ids_BT.tolist() == [ids[1, 1].tolist(), ids[0, 0].tolist()]
     if stream.references:
@@ -102,3 +103,24 @@ def test_a_recipe_without_its_autoencoder_is_refused(tmp_path: Path) -> None:
     recipe = override(RECIPES["nano_base"](), {"autoencoder_from": str(tmp_path)})
     with pytest.raises(InvalidSettings, match="holds no vae/ and no checkpoint"):
         find_autoencoder(recipe, built_in())
+
+
+def test_captions_of_a_batch_are_all_short_or_all_long_and_each_has_the_same_chance() -> None:
+    lengths = torch.tensor([5, 40, 90, 48, 60, 7, 49, 96])
+    draw, generator = CaptionDraw(lengths, short=48, full=96), torch.Generator().manual_seed(0)
+    counts, cuts = torch.zeros(8), []
+    for _ in range(800):
+        numbers, cut = draw.draw(16, 0.25, generator)
+        assert int(lengths[numbers].max()) <= cut
+        assert len({int(length) <= 48 for length in lengths[numbers]}) == 1
+        counts += torch.bincount(numbers, minlength=8)
+        cuts.append(cut)
+    assert counts.div(counts.sum()).sub(1 / 8).abs().max() < 0.015
+    assert cuts.count(48) / 800 == pytest.approx(0.5 * 0.75, abs=0.05)
+
+
+@pytest.mark.parametrize("lengths", [[3, 4, 5], [60, 70]])
+def test_captions_that_are_all_short_or_all_long_are_drawn_as_well(lengths: list[int]) -> None:
+    numbers, cut = CaptionDraw(torch.tensor(lengths), 48, 96).draw(32, 0.0, torch.Generator().manual_seed(0))
+    assert set(numbers.tolist()) == set(range(len(lengths)))
+    assert cut == (48 if lengths[0] < 48 else 96)

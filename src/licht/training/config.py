@@ -21,6 +21,8 @@ class Task(StrEnum):
     """One pass that gives what two passes and a guidance scale give."""
     STEPS = "steps"
     """A few steps that lead where many led."""
+    JUDGE = "judge"
+    """A recogniser that measures what the others draw."""
 
 
 class TimeShape(StrEnum):
@@ -120,6 +122,10 @@ class FlowLoss:
     shape: TimeShape = TimeShape.LOGIT_NORMAL
     shift: float = 2.2
     caption_dropout: float = 0.1
+    short_text: int = 48
+    """Captions of at most so many tokens make batches of their own, cut to this length ..."""
+    full_length: float = 0.25
+    """... except for this share of them, which keeps the padding that it meets in use."""
     self_flow: float = 0.0
     """Weight of the Self-Flow alignment; 0 leaves it out."""
 

@@ -81,6 +81,27 @@ Sampler = Callable[[FlowNetworks, Path, int], dict[str, float]]
 """(networks, path of a sheet, step) -> figures to log. Passed in, because judging is not the trainer's business."""
 
 
+class CaptionDraw:
+    """Draws captions with equal chances; those of one batch are all short or all long.
+
+    Padding costs as much as words do, and most captions fill a third of the length that a few need. Short batches
+    are cut, but not always: in use, short prompts come padded to the full length as well.
+    """
+
+    def __init__(self, lengths: Tensor, short: int, full: int) -> None:
+        """`lengths` (N,) of the captions; up to `short` tokens are short, `full` is the padded length."""
+        self._groups = [(torch.nonzero(lengths <= short)[:, 0], short), (torch.nonzero(lengths > short)[:, 0], full)]
+        self._share = len(self._groups[0][0]) / len(lengths)
+        self._full = full
+
+    def draw(self, count: int, full_length: float, generator: torch.Generator) -> tuple[Tensor, int]:
+        """(numbers of `count` captions, length to cut them to); short ones stay whole with chance `full_length`."""
+        group, whole = torch.rand(2, generator=generator).tolist()
+        numbers, length = self._groups[0 if group < self._share else 1]
+        picked = numbers[torch.randint(len(numbers), (count,), generator=generator)]
+        return picked, self._full if whole < full_length else length
+
+
 class FlowTask:
     """Batches of the joint objective: each step takes rows of one stream, the streams in turn by their weights."""
 
@@ -99,21 +120,26 @@ class FlowTask:
         self.module: nn.Module = self.networks.to(device)
         self.weights = torch.tensor([store.stream.weight for store in stores])
         self.empty = torch.from_numpy(encoder([""])[0].astype("int64"))
+        self.captions = {
+            store.stream.name: CaptionDraw(
+                store.caption_lengths(encoder.pad_id), recipe.flow.short_text, encoder.length
+            )
+            for store in stores
+        }
 
     def batch(self, step: int, rank: Rank) -> FlowBatch:
         """This rank's rows: stream, rows, phrasings, dropped captions, times and noise, all from (seed, step)."""
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
         store = self.stores[int(torch.multinomial(self.weights, 1, generator=generator))]
         stream, count, flow = store.stream, self.recipe.optim.batch, self.recipe.flow
-        indices = torch.randint(stream.rows, (count,), generator=generator)
-        phrasings = torch.randint(stream.captions, (count,), generator=generator)
+        captions, length = self.captions[stream.name].draw(count, flow.full_length, generator)
         dropped = torch.rand(count, generator=generator) < flow.caption_dropout
         t_B = draw_times(count, flow.shape, flow.shift, generator)
         tokens, channels = stream.grid[0] * stream.grid[1], 4 * self.recipe.networks.z_channels
         noise = torch.randn(count, tokens, channels, generator=generator)
         mine = slice(rank.index, None, rank.count)
-        rows = store.rows(indices[mine], phrasings[mine])
-        ids = torch.where(dropped[mine, None], self.empty, rows.ids_BT).to(self.device)
+        rows = store.rows(captions[mine])
+        ids = torch.where(dropped[mine, None], self.empty, rows.ids_BT)[:, :length].to(self.device)
         references = rows.references_BRC
         return FlowBatch(
             x0_BLC=rows.x0_BLC.to(self.device),

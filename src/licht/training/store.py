@@ -63,12 +63,17 @@ class StreamStore:
             progress.write_text(str(first + count))
             on_progress(self.stream.name, first + count, self.stream.rows)
 
-    def rows(self, indices: Tensor, phrasings: Tensor) -> Rows:
-        """The rows `indices` (B,), each with its phrasing number `phrasings` (B,)."""
-        at = indices.numpy()
+    def rows(self, captions: Tensor) -> Rows:
+        """The rows of the captions numbered `captions` (B,): caption c is phrasing c % captions of row c // captions."""
+        at, phrasings = captions.numpy() // self.stream.captions, captions.numpy() % self.stream.captions
         references = torch.from_numpy(self._references[at]).float() if self.stream.references else None
-        ids = self._ids[at, phrasings.numpy()].astype(np.int64)
+        ids = self._ids[at, phrasings].astype(np.int64)
         return Rows(torch.from_numpy(self._latents[at]).float(), references, torch.from_numpy(ids))
+
+    def caption_lengths(self, pad_id: int) -> Tensor:
+        """Tokens of every caption, (rows x captions,), without the padding behind them."""
+        real = self._ids.reshape(-1, self._ids.shape[2]) != pad_id
+        return torch.from_numpy(real.sum(1))
 
     def _open(
         self, name: str, shape: tuple[int, ...], dtype: type[np.float16] | type[np.uint16]
