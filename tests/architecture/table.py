@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 SERVICE_PARTS = (
     *("service.queue", "service.storage", "service.gallery", "service.metering", "service.webhooks"),
-    *("service.keys", "service.links", "service.fetch"),
+    *("service.keys", "service.links", "service.fetch", "service.uploads", "service.series"),
 )
 # What all of the service stands on: the tables, and the settings.
 SERVICE_BASE = ("service.database", "service.settings")
@@ -42,6 +42,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "service": (),
         **dict.fromkeys((*SERVICE_BASE, "service.logs", "service.supervise"), ("core",)),
         **dict.fromkeys(SERVICE_PARTS, ("core", "service.database")),
+        "service.gallery": ("core", "service.database", "service.queue"),
         "service.webhooks": ("core", "service.database", "service.fetch"),
         "service.api": ("core", "plan", *SAFETY_WITHOUT_TORCH, *SERVICE_BASE, *SERVICE_PARTS),
         "service.worker": ("core", "service.queue", "service.storage", "generate", "plan"),

@@ -41,9 +41,11 @@ def _follow(recipe: "Recipe", run: Path, data: Path, minutes: float, device: str
 
     from licht.checkpoint.catalog import built_in
     from licht.engine.engine import choose_device
+    from licht.evaluation.judge_training import assemble_judge
     from licht.evaluation.sheets import write_sheet
     from licht.training.assemble import assemble
-    from licht.training.loop import Report
+    from licht.training.config import Task
+    from licht.training.loop import Report, TrainingTask
     from licht.training.loop import train as follow
 
     console = Console(stderr=True)
@@ -61,7 +63,11 @@ def _follow(recipe: "Recipe", run: Path, data: Path, minutes: float, device: str
             console.print(line)
 
     with status:
-        task = assemble(recipe, run, data, choose_device(device), built_in(), write_sheet, preparing)
+        place = choose_device(device)
+        if recipe.task is Task.JUDGE:
+            task: TrainingTask = assemble_judge(recipe, data, place, preparing)
+        else:
+            task = assemble(recipe, run, data, place, built_in(), write_sheet, preparing)
         report = follow(task, recipe, run, minutes, training)
     typer.echo(f"{run}: step {report.step:,} of {report.steps:,}, loss {report.loss:.4f}", err=True)
     typer.echo(str(run))

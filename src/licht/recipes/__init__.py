@@ -3,10 +3,13 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from licht.recipes.nano import nano_autoencoder, nano_base, nano_smoke
+from licht.recipes.nano import nano_autoencoder, nano_base, nano_dev, nano_judge, nano_klein, nano_smoke
 from licht.training.config import Recipe
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
-    {function.__name__: function for function in (nano_smoke, nano_autoencoder, nano_base)}
+    {
+        function.__name__: function
+        for function in (nano_smoke, nano_autoencoder, nano_base, nano_dev, nano_klein, nano_judge)
+    }
 )
 """Recipes by name."""

@@ -1,6 +1,16 @@
 """The built-in family, from nothing: autoencoder, then the flow model with its text tower."""
 
-from licht.training.config import DataConfig, FlowLoss, Networks, OptimConfig, Recipe, Source, Stream, Task
+from licht.training.config import (
+    DataConfig,
+    DistilConfig,
+    FlowLoss,
+    Networks,
+    OptimConfig,
+    Recipe,
+    Source,
+    Stream,
+    Task,
+)
 
 SMALL = Networks()
 PICTURES = ("one", "two", "relation", "row", "layout", "many", "character", "hex", "pattern", "studio", "negation")
@@ -24,6 +34,22 @@ def nano_autoencoder() -> Recipe:
     )
 
 
+STREAMS = (
+    Stream("pictures", Source.PICTURE, PICTURES, rows=54_000, weight=0.40),
+    Stream("words", Source.PICTURE, WORDS, rows=24_000, weight=0.22),
+    Stream("wide", Source.PICTURE, PICTURES, rows=4_500, weight=0.03, size_px=(160, 96)),
+    Stream("tall", Source.PICTURE, PICTURES, rows=4_500, weight=0.03, size_px=(96, 160)),
+    Stream("tiny", Source.PICTURE, PICTURES, rows=4_500, weight=0.02, size_px=(64, 64)),
+    Stream("edits", Source.EDIT, EDITS, rows=20_000, weight=0.14, references=1, captions=3),
+    Stream("one", Source.TASK, ONE_REFERENCE, rows=9_000, weight=0.07, references=1, captions=3),
+    Stream("two", Source.TASK, TWO_REFERENCES, rows=6_000, weight=0.04, references=2, captions=3),
+    Stream("three", Source.TASK, ("subjects",), rows=3_000, weight=0.02, references=3, captions=3),
+    Stream("four", Source.TASK, ("subjects",), rows=2_000, weight=0.01, references=4, captions=3),
+    Stream("ten", Source.TASK, ("many",), 1_600, 0.02, references=8, reference_px=64, captions=3),
+)
+"""What the family is trained and distilled on; prepared once, for all of them."""
+
+
 def nano_base() -> Recipe:
     """The undistilled flow model: text to image, edits and references in one stream; hours on two CPU cores."""
     return Recipe(
@@ -31,23 +57,51 @@ def nano_base() -> Recipe:
         task=Task.FLOW,
         hardware="two CPU cores",
         optim=OptimConfig(steps=60_000, batch=32, adamw_lr=1.5e-3, muon_lr=3e-3, warmup_steps=300, ema=0.9995),
-        data=DataConfig(
-            streams=(
-                Stream("pictures", Source.PICTURE, PICTURES, rows=54_000, weight=0.40),
-                Stream("words", Source.PICTURE, WORDS, rows=24_000, weight=0.22),
-                Stream("wide", Source.PICTURE, PICTURES, rows=4_500, weight=0.03, size_px=(160, 96)),
-                Stream("tall", Source.PICTURE, PICTURES, rows=4_500, weight=0.03, size_px=(96, 160)),
-                Stream("tiny", Source.PICTURE, PICTURES, rows=4_500, weight=0.02, size_px=(64, 64)),
-                Stream("edits", Source.EDIT, EDITS, rows=20_000, weight=0.14, references=1, captions=3),
-                Stream("one", Source.TASK, ONE_REFERENCE, rows=9_000, weight=0.07, references=1, captions=3),
-                Stream("two", Source.TASK, TWO_REFERENCES, rows=6_000, weight=0.04, references=2, captions=3),
-                Stream("three", Source.TASK, ("subjects",), rows=3_000, weight=0.02, references=3, captions=3),
-                Stream("four", Source.TASK, ("subjects",), rows=2_000, weight=0.01, references=4, captions=3),
-                Stream("ten", Source.TASK, ("many",), 1_600, 0.02, references=8, reference_px=64, captions=3),
-            )
-        ),
+        data=DataConfig(streams=STREAMS),
         networks=SMALL,
         flow=FlowLoss(shift=2.2),
+    )
+
+
+def nano_dev() -> Recipe:
+    """Guidance-distilled from the base: one pass a step, the scale is an input. Shares tower and autoencoder."""
+    return Recipe(
+        name="nano_dev",
+        task=Task.GUIDANCE,
+        hardware="two CPU cores",
+        optim=OptimConfig(steps=3_000, batch=32, adamw_lr=5e-4, muon_lr=1e-3, warmup_steps=100, ema=0.995),
+        data=DataConfig(streams=STREAMS),
+        networks=SMALL,
+        flow=FlowLoss(shift=2.2, caption_dropout=0.0),
+        start_from="runs/nano_base",
+    )
+
+
+def nano_klein() -> Recipe:
+    """Step-distilled from the base: four steps without guidance, the default model. Shares tower and autoencoder."""
+    return Recipe(
+        name="nano_klein",
+        task=Task.STEPS,
+        hardware="two CPU cores",
+        optim=OptimConfig(steps=3_000, batch=32, adamw_lr=5e-4, muon_lr=1e-3, warmup_steps=100, ema=0.995),
+        data=DataConfig(streams=STREAMS),
+        networks=SMALL,
+        flow=FlowLoss(caption_dropout=0.0),
+        distil=DistilConfig(guidance=3.0, steps=4, substeps=4, on_policy=0.5),
+        start_from="runs/nano_base",
+    )
+
+
+def nano_judge() -> Recipe:
+    """The judge that measures the family: a recogniser of rendered pictures, ten minutes on one CPU core."""
+    return Recipe(
+        name="nano_judge",
+        task=Task.JUDGE,
+        hardware="one CPU core",
+        optim=OptimConfig(steps=1_300, batch=32, adamw_lr=3e-3, warmup_steps=60, decay_share=0.6, ema=0.99, muon=False),
+        data=DataConfig(seed=9_000, pictures=12_000),
+        checkpoint_minutes=2.0,
+        sample_minutes=60.0,
     )
 
 

@@ -1,6 +1,7 @@
 """From a recipe and a folder to a task that is ready to train: data prepared, networks built."""
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,14 +11,15 @@ from licht.core.errors import InvalidSettings
 from licht.model.autoencoder import Autoencoder
 from licht.training.autoencoder import AutoencoderTask
 from licht.training.config import Recipe, Task
+from licht.training.distil import DistilTask
 from licht.training.flow import FlowTask
 from licht.training.loop import TrainingTask
 from licht.training.pictures import PictureStore, WriteSheet
-from licht.training.preview import Preview
+from licht.training.preview import Preview, Sampling
 from licht.training.rendered import RenderedRows, mixed_captions, mixed_pictures
 from licht.training.store import StreamStore
 from licht.training.tokenizer import CaptionEncoder, save_tokenizer, train_tokenizer
-from licht.training.trained import open_autoencoder
+from licht.training.trained import autoencoder_folder, fill, named_folder, open_autoencoder, open_networks
 
 Progress = Callable[[str, int, int], None]
 """(what is being prepared, done, total)."""
@@ -56,29 +58,59 @@ def assemble(
         store.fill(mixed_pictures(recipe.data.seed), _CHUNK, lambda done, total: on_progress("pictures", done, total))
         return AutoencoderTask(recipe, store, device, write_sheet)
     autoencoder = find_autoencoder(recipe, known).to(device)
-    encoder = CaptionEncoder(find_tokenizer(recipe, run), recipe.networks.text_length)
+    encoder = CaptionEncoder(find_tokenizer(recipe, run, known), recipe.networks.text_length)
     rows = RenderedRows(autoencoder, encoder, "train", recipe.data.seed)
     stores = []
     for stream in recipe.data.streams:
         store_of = StreamStore(data, stream, 4 * recipe.networks.z_channels, recipe.networks.text_length)
         store_of.fill(rows, _CHUNK, on_progress)
         stores.append(store_of)
-    sampler = Preview(autoencoder, encoder, PROMPTS, write_sheet)
-    return FlowTask(recipe, stores, encoder, device, sampler)
+    if recipe.task is Task.FLOW:
+        flow = FlowTask(
+            recipe, stores, encoder, device, Preview(autoencoder, encoder, PROMPTS, write_sheet, Sampling())
+        )
+        if recipe.start_from is not None:
+            fill(flow.networks, open_networks(named_folder(recipe.start_from, known), recipe.networks))
+        return flow
+    sampling = Sampling(recipe.distil.steps, None) if recipe.task is Task.STEPS else Sampling()
+    preview = Preview(autoencoder, encoder, PROMPTS, write_sheet, sampling)
+    return _distillation(recipe, stores, encoder, device, preview, known)
+
+
+def _distillation(
+    recipe: Recipe,
+    stores: Sequence[StreamStore],
+    encoder: CaptionEncoder,
+    device: torch.device,
+    preview: Preview,
+    known: Mapping[str, Path],
+) -> DistilTask:
+    if recipe.start_from is None:
+        raise InvalidSettings(f"recipe {recipe.name} needs start_from: the run or the folder of an undistilled model")
+    start = open_networks(named_folder(recipe.start_from, known), recipe.networks)
+    teacher = start
+    if recipe.teacher_from is not None:
+        teacher = open_networks(named_folder(recipe.teacher_from, known), recipe.networks)
+    task = DistilTask(recipe, stores, encoder, device, preview, teacher)
+    fill(task.networks, start)
+    return task
 
 
 def find_autoencoder(recipe: Recipe, known: Mapping[str, Path]) -> Autoencoder:
     """The trained autoencoder that a recipe names: the `vae/` of a model folder, or the newest average of a run."""
-    if recipe.autoencoder_from is None:
-        raise InvalidSettings(f"recipe {recipe.name} needs autoencoder_from: a model folder or an autoencoder's run")
-    folder = known.get(recipe.autoencoder_from) or Path(recipe.autoencoder_from).expanduser()
-    return open_autoencoder(folder)
+    return open_autoencoder(autoencoder_folder(recipe, known))
 
 
-def find_tokenizer(recipe: Recipe, run: Path) -> Tokenizer:
-    """The run's tokenizer; trained on captions of the rendered world the first time."""
+def find_tokenizer(recipe: Recipe, run: Path, known: Mapping[str, Path]) -> Tokenizer:
+    """The run's tokenizer: that of the networks it starts from, else trained on captions of the rendered world."""
     folder = run / "tokenizer"
     if not (folder / "tokenizer.json").is_file():
-        texts = mixed_captions(recipe.data.seed, _TOKENIZER_CAPTIONS)
-        save_tokenizer(train_tokenizer(texts, recipe.networks.vocab_size), folder)
+        if recipe.start_from is not None:
+            kept = named_folder(recipe.start_from, known) / "tokenizer"
+            if not (kept / "tokenizer.json").is_file():
+                raise InvalidSettings(f"{kept} has no tokenizer.json; start_from must name a run or a model folder")
+            shutil.copytree(kept, folder)
+        else:
+            texts = mixed_captions(recipe.data.seed, _TOKENIZER_CAPTIONS)
+            save_tokenizer(train_tokenizer(texts, recipe.networks.vocab_size), folder)
     return Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -131,6 +131,23 @@ class FlowLoss:
 
 
 @dataclass(frozen=True, slots=True)
+class DistilConfig:
+    """How a student follows its teacher.
+
+    A guidance student learns scales from `least_guidance` to `most_guidance`; a step student what the teacher reaches
+    with scale `guidance` in `substeps` times as many steps as its own `steps`.
+    """
+
+    guidance: float = 3.0
+    least_guidance: float = 1.0
+    most_guidance: float = 6.0
+    steps: int = 4
+    substeps: int = 4
+    on_policy: float = 0.5
+    """Share of a step student's rows that start where the student itself has come to, instead of at noisy data."""
+
+
+@dataclass(frozen=True, slots=True)
 class Networks:
     """Sizes of the networks, as in the checkpoint's own configuration."""
 
@@ -163,10 +180,13 @@ class Recipe:
     networks: Networks = field(default_factory=Networks)
     autoencoder: AutoencoderLoss = field(default_factory=AutoencoderLoss)
     flow: FlowLoss = field(default_factory=FlowLoss)
+    distil: DistilConfig = field(default_factory=DistilConfig)
     autoencoder_from: str | None = None
-    """Run folder or model folder with the trained autoencoder (flow)."""
+    """Run folder or model folder with the trained autoencoder; without it, that of `start_from`."""
     start_from: str | None = None
-    """Run folder or model folder with networks to go on from (fine-tuning, distillation)."""
+    """Run folder or model folder with networks to go on from (fine-tuning, distillation); its tokenizer is kept."""
+    teacher_from: str | None = None
+    """The teacher of a distillation, where it is not `start_from`; it may embed its guidance or not."""
     checkpoint_minutes: float = 3.0
     sample_minutes: float = 15.0
     seed: int = 0

@@ -22,7 +22,7 @@ from licht.training.build import text_config, transformer_config
 from licht.training.card import Figures, model_card
 from licht.training.config import Recipe, Source, Task
 from licht.training.state import newest_checkpoint, read_recipe, read_tensors, seconds_trained
-from licht.training.trained import open_autoencoder, trained_autoencoder
+from licht.training.trained import autoencoder_folder, open_autoencoder, trained_autoencoder
 
 SHARD_BYTES = 15 * 2**20
 _WEIGHTS = "diffusion_pytorch_model"
@@ -94,9 +94,7 @@ def _write_model(run: Path, recipe: Recipe, folder: Path, known: Mapping[str, Pa
     write_json(folder / "transformer" / "config.json", transformer_json(transformer.config))
     _write_tower(text_config(networks), tensors, folder / "text_encoder")
     shutil.copytree(run / "tokenizer", folder / "tokenizer")
-    if recipe.autoencoder_from is None:
-        raise InvalidSettings(f"the recipe of {run} names no autoencoder; set autoencoder_from and train again")
-    named = known.get(recipe.autoencoder_from) or Path(recipe.autoencoder_from).expanduser()
+    named = autoencoder_folder(recipe, known)
     if (named / "vae").is_dir():
         shutil.copytree(named / "vae", folder / "vae")
     else:

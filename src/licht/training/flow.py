@@ -59,7 +59,12 @@ class FlowNetworks(nn.Module):
         References go through a pass of their own and are seen as keys and values only, as when they are cached in
         inference; the gradient flows through them.
         """
-        text = self.tower(batch.ids_BT, batch.attended_BT)
+        return self.velocity_after(batch, self.tower(batch.ids_BT, batch.attended_BT), x_BLC, t_B, guidance_B)
+
+    def velocity_after(
+        self, batch: FlowBatch, text: Tensor, x_BLC: Tensor, t_B: Tensor, guidance_B: Tensor | None = None
+    ) -> Tensor:
+        """The same with the text already encoded, (B, T, D)."""
         device = x_BLC.device
         cache = None
         if batch.references_BRC is not None:
@@ -116,8 +121,8 @@ class FlowTask:
         """Build and initialise the networks from the recipe's seed."""
         self.recipe, self.stores, self.encoder, self.device, self.sampler = recipe, stores, encoder, device, sampler
         torch.manual_seed(recipe.seed)
-        self.networks = FlowNetworks(recipe.networks)
-        self.module: nn.Module = self.networks.to(device)
+        self.networks = self.build().to(device)
+        self.module: nn.Module = self.networks
         self.weights = torch.tensor([store.stream.weight for store in stores])
         self.empty = torch.from_numpy(encoder([""])[0].astype("int64"))
         self.captions = {
@@ -127,7 +132,15 @@ class FlowTask:
             for store in stores
         }
 
-    def batch(self, step: int, rank: Rank) -> FlowBatch:
+    def build(self) -> FlowNetworks:
+        """The untrained networks."""
+        return FlowNetworks(self.recipe.networks)
+
+    def batch(self, step: int, rank: Rank) -> object:
+        """This rank's rows of the step."""
+        return self.flow_batch(step, rank)
+
+    def flow_batch(self, step: int, rank: Rank) -> FlowBatch:
         """This rank's rows: stream, rows, phrasings, dropped captions, times and noise, all from (seed, step)."""
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
         store = self.stores[int(torch.multinomial(self.weights, 1, generator=generator))]

@@ -18,10 +18,12 @@ def is_block_matrix(name: str, parameter: Tensor) -> bool:
 def build_optimizers(
     parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfig
 ) -> list[torch.optim.Optimizer]:
-    """One or two optimisers over all named parameters, in a fixed order."""
+    """One or two optimisers over all named parameters that are trained, in a fixed order."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in parameters:
+        if not parameter.requires_grad:
+            continue
         (matrices if config.muon and is_block_matrix(name, parameter) else rest).append(parameter)
     optimizers: list[torch.optim.Optimizer] = []
     if rest:

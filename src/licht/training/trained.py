@@ -1,23 +1,93 @@
 """Trained networks as they are to be used: the averages of a run, or the parts of a model folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from licht.checkpoint.load import Placement, load_autoencoder
+from licht.checkpoint.folder import read_folder
+from licht.checkpoint.load import Placement, load_autoencoder, load_tower, load_transformer
 from licht.checkpoint.reader import open_source, read_json
+from licht.checkpoint.save import official_tensors
 from licht.core.errors import InvalidSettings
 from licht.model.autoencoder import Autoencoder
 from licht.training.autoencoder import measure_statistics
 from licht.training.build import autoencoder_config
-from licht.training.config import Recipe, Task
+from licht.training.config import Networks, Recipe, Task
+from licht.training.flow import FlowNetworks
 from licht.training.rendered import mixed_pictures
 from licht.training.state import checkpoints, newest_checkpoint, read_recipe, read_tensors
 
 _STATISTICS_PICTURES, _AT_ONCE = 1024, 32
+
+
+def named_folder(name: str, known: Mapping[str, Path]) -> Path:
+    """The folder that a recipe names: a model that is known by name, or a path."""
+    return known.get(name) or Path(name).expanduser()
+
+
+def autoencoder_folder(recipe: Recipe, known: Mapping[str, Path]) -> Path:
+    """Run or model folder with the autoencoder of a recipe: as it says, else that of the networks it starts from.
+
+    Raises `InvalidSettings` where neither is named.
+    """
+    if recipe.autoencoder_from is not None:
+        return named_folder(recipe.autoencoder_from, known)
+    if recipe.start_from is None:
+        raise InvalidSettings(f"recipe {recipe.name} needs autoencoder_from: a model folder or an autoencoder's run")
+    start = named_folder(recipe.start_from, known)
+    if (start / "vae").is_dir():
+        return start
+    return autoencoder_folder(read_recipe(newest_checkpoint(start)), known)
+
+
+def open_networks(folder: Path, networks: Networks) -> FlowNetworks:
+    """Tower and transformer of a model folder, or the newest averages of a run; float32 on the CPU.
+
+    Raises `InvalidSettings` if they have not the sizes of `networks`.
+    """
+    if (folder / "transformer").is_dir():
+        tensors = _folder_tensors(folder)
+    else:
+        tensors = read_tensors(newest_checkpoint(folder) / "state.safetensors", "ema/")
+    embeds = any(name.startswith("transformer.guidance_in.") for name in tensors)
+    found = FlowNetworks(networks, guidance_embed=embeds)
+    wanted = {name: tuple(tensor.shape) for name, tensor in found.state_dict().items()}
+    differing = {name for name, tensor in tensors.items() if wanted.get(name) != tuple(tensor.shape)}
+    differing |= wanted.keys() - tensors.keys()
+    if differing:
+        raise InvalidSettings(
+            f"{folder} has other networks than the recipe says, for example {min(differing)}; "
+            "start from networks of the same sizes"
+        )
+    found.load_state_dict(tensors)
+    return found
+
+
+def _folder_tensors(folder: Path) -> dict[str, Tensor]:
+    files, placement = read_folder(folder), Placement(torch.device("cpu"), torch.float32)
+    transformer = load_transformer(files.transformer, placement, files.transformer_config)
+    tower = load_tower(files.tower, placement, files.variant.text)
+    tensors = {f"transformer.{name}": tensor for name, tensor in official_tensors(transformer).items()}
+    return tensors | {f"tower.{name}": tensor for name, tensor in tower.state_dict().items()}
+
+
+def fill(networks: FlowNetworks, start: FlowNetworks) -> None:
+    """Give `networks` the weights of `start`. A guidance embedding that `start` lacks begins with no effect.
+
+    Raises `InvalidSettings` if `start` embeds its guidance and `networks` has no place for that.
+    """
+    ours, theirs = networks.transformer.guidance_in, start.transformer.guidance_in
+    if ours is None and theirs is not None:
+        raise InvalidSettings(
+            "these networks cannot start from some that embed their guidance; start from a base model"
+        )
+    tensors = {name: tensor.to(next(networks.parameters()).device) for name, tensor in start.state_dict().items()}
+    networks.load_state_dict(tensors, strict=False)
+    if ours is not None and theirs is None:
+        nn.init.zeros_(ours.out_layer.weight)
 
 
 def open_autoencoder(folder: Path) -> Autoencoder:

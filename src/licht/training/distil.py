@@ -1,0 +1,177 @@
+"""Distillation: of two passes into one (guidance), of many steps into a few (steps). The text tower stays as it is.
+
+Guidance: the student, told the scale g, is to predict `u + g (c - u)` of its teacher (Meng et al., 2022, first stage).
+Steps: the student's velocity over one of its own steps is to lead where its teacher's smaller steps lead from the same
+latents. That end point is a function of the start, so squared error has no blur to settle on; starts are noisy data
+and, to see its own mistakes, latents that the student came to by itself.
+
+Shapes: B batch, L latent tokens, T text tokens, C channels, D width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from licht.sampling.schedule import empirical_mu, shift_time
+from licht.training.config import Recipe, Task
+from licht.training.flow import FlowBatch, FlowNetworks, FlowTask, Sampler
+from licht.training.loop import Rank
+from licht.training.objectives import interpolate, velocity_loss
+from licht.training.store import StreamStore
+from licht.training.tokenizer import CaptionEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class DistilBatch:
+    """Rows of a flow batch and what the student is told besides."""
+
+    rows: FlowBatch
+    empty_1T: Tensor
+    empty_attended_1T: Tensor
+    guidance_B: Tensor
+    start: int
+    """Which of its steps a step student takes, from 0."""
+    on_policy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Encoded captions (B, T, D) and, for classifier-free guidance, the empty caption as many times."""
+
+    conditional_BTD: Tensor
+    unconditional_BTD: Tensor
+
+
+class Teacher:
+    """Frozen networks. No module, so that neither optimiser nor checkpoint takes them for the student's."""
+
+    def __init__(self, networks: FlowNetworks) -> None:
+        """Guide by two passes, or by the embedding where the networks have one."""
+        self.networks = networks.eval().requires_grad_(False)
+        self.embeds_guidance = networks.transformer.guidance_in is not None
+
+    @torch.no_grad()
+    def texts(self, batch: DistilBatch) -> Texts:
+        """Encode the captions once; the student reads the same tower's states."""
+        rows, tower = batch.rows, self.networks.tower
+        states = tower(rows.ids_BT, rows.attended_BT)
+        return Texts(states, tower(batch.empty_1T, batch.empty_attended_1T).expand_as(states))
+
+    @torch.no_grad()
+    def velocity(self, rows: FlowBatch, texts: Texts, x_BLC: Tensor, t_B: Tensor, guidance_B: Tensor) -> Tensor:
+        """Guided velocity, float32."""
+        if self.embeds_guidance:
+            return self.networks.velocity_after(rows, texts.conditional_BTD, x_BLC, t_B, guidance_B).float()
+        conditional = self.networks.velocity_after(rows, texts.conditional_BTD, x_BLC, t_B).float()
+        unconditional = self.networks.velocity_after(rows, texts.unconditional_BTD, x_BLC, t_B).float()
+        return unconditional + guidance_B.view(-1, 1, 1) * (conditional - unconditional)
+
+
+class Student(nn.Module):
+    """The networks that learn; `forward` is the loss."""
+
+    def __init__(self, recipe: Recipe, teacher: Teacher) -> None:
+        """Build the student; it is filled by whoever assembles the task."""
+        super().__init__()
+        networks = FlowNetworks(recipe.networks, guidance_embed=recipe.task is Task.GUIDANCE)
+        self.transformer, self.tower = networks.transformer, networks.tower
+        self.tower.requires_grad_(False)
+        self.recipe = recipe
+        self._held = (teacher, networks)
+
+    @property
+    def networks(self) -> FlowNetworks:
+        """The student's own networks; they share its parameters."""
+        return self._held[1]
+
+    def forward(self, batch: DistilBatch) -> dict[str, Tensor]:
+        """Mean squared distance to the teacher, as a velocity."""
+        if self.recipe.task is Task.GUIDANCE:
+            return {"guidance": self._guidance_loss(batch)}
+        return {"steps": self._steps_loss(batch)}
+
+    def _guidance_loss(self, batch: DistilBatch) -> Tensor:
+        rows, teacher = batch.rows, self._held[0]
+        texts = teacher.texts(batch)
+        x_BLC, _ = interpolate(rows.x0_BLC, rows.noise_BLC, rows.t_B)
+        target = teacher.velocity(rows, texts, x_BLC, rows.t_B, batch.guidance_B)
+        found = self.networks.velocity_after(rows, texts.conditional_BTD, x_BLC, rows.t_B, batch.guidance_B)
+        return velocity_loss(found, target).mean()
+
+    def _steps_loss(self, batch: DistilBatch) -> Tensor:
+        rows, teacher = batch.rows, self._held[0]
+        texts = teacher.texts(batch)
+        times = step_times(rows.x0_BLC.shape[1], self.recipe.distil.steps, self.recipe.distil.substeps)
+        first, last = times[batch.start][0], times[batch.start][-1]
+        x_BLC = self._start(batch, texts, times)
+        reached = x_BLC
+        for here, there in pairwise(times[batch.start]):
+            t_B = torch.full_like(rows.t_B, here)
+            reached = reached + (there - here) * teacher.velocity(rows, texts, reached, t_B, batch.guidance_B)
+        target = (reached - x_BLC) / (last - first)
+        found = self.networks.velocity_after(rows, texts.conditional_BTD, x_BLC, torch.full_like(rows.t_B, first))
+        return velocity_loss(found, target).mean()
+
+    @torch.no_grad()
+    def _start(self, batch: DistilBatch, texts: Texts, times: Sequence[Sequence[float]]) -> Tensor:
+        """Where the step begins: at noise, at noisy data, or where the student comes from noise by itself."""
+        rows = batch.rows
+        if not batch.on_policy:
+            return interpolate(rows.x0_BLC, rows.noise_BLC, torch.full_like(rows.t_B, times[batch.start][0]))[0]
+        x_BLC = rows.noise_BLC
+        for passed in times[: batch.start]:
+            t_B = torch.full_like(rows.t_B, passed[0])
+            velocity = self.networks.velocity_after(rows, texts.conditional_BTD, x_BLC, t_B).float()
+            x_BLC = x_BLC + (passed[-1] - passed[0]) * velocity
+        return x_BLC
+
+
+def step_times(tokens: int, steps: int, substeps: int) -> list[list[float]]:
+    """For each of a student's steps the times of its teacher: from the step's beginning to its end."""
+    mu = empirical_mu(tokens, steps)
+    shifted = [shift_time(1.0 - number / (steps * substeps), mu) for number in range(steps * substeps + 1)]
+    return [shifted[at * substeps : (at + 1) * substeps + 1] for at in range(steps)]
+
+
+class DistilTask(FlowTask):
+    """A flow task whose batches go to a student instead."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        stores: Sequence[StreamStore],
+        encoder: CaptionEncoder,
+        device: torch.device,
+        sampler: Sampler,
+        teacher: FlowNetworks,
+    ) -> None:
+        """The student is built from the recipe's seed; `teacher` is frozen."""
+        super().__init__(recipe, stores, encoder, device, sampler)
+        torch.manual_seed(recipe.seed)
+        student = Student(recipe, Teacher(teacher.to(device))).to(device)
+        self.networks = student.networks
+        self.module = student
+
+    def batch(self, step: int, rank: Rank) -> DistilBatch:
+        """The rows of a flow batch, with their captions, and the scales and starts of this step."""
+        distil = self.recipe.distil
+        rows = self.flow_batch(step, rank)
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step + 500_000_009)
+        count = self.recipe.optim.batch
+        spread = distil.most_guidance - distil.least_guidance
+        drawn = distil.least_guidance + spread * torch.rand(count, generator=generator)
+        start = int(torch.randint(distil.steps, (1,), generator=generator))
+        on_policy = bool(torch.rand(1, generator=generator) < distil.on_policy)
+        empty = self.empty.to(self.device)
+        guidance = drawn if self.recipe.task is Task.GUIDANCE else torch.full((count,), distil.guidance)
+        return DistilBatch(
+            rows=rows,
+            empty_1T=empty,
+            empty_attended_1T=self.encoder.attended(empty),
+            guidance_B=guidance[rank.index :: rank.count].to(self.device),
+            start=start,
+            on_policy=on_policy or start == 0,
+        )
