@@ -63,7 +63,12 @@ def test_an_official_name_tells_the_kind_of_the_folder(
 
 def test_an_official_model_that_is_not_installed_says_where_it_belongs(shelf: Path) -> None:
     target = str(shelf / "klein-9b-kv")
-    refused(UnknownModel, "klein-9b-kv", "klein-9b-kv is not installed: copy the folder of", "-9B-kv to " + target)
+    refused(
+        UnknownModel,
+        "klein-9b-kv",
+        "klein-9b-kv is not installed: run `licht models get klein-9b-kv`, copy",
+        "-9B-kv to " + target,
+    )
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,10 @@ def test_a_prompt_that_is_no_text_is_refused(generate: Licht, here: Path, prompt
     [
         ("", "there is no model, folder or file ''; use a path, or one of nano, dev"),
         ("nothing", "there is no model, folder or file 'nothing'; use a path, or one of nano, dev"),
-        ("klein-4b", "klein-4b is not installed: copy the folder of black-forest-labs/FLUX.2-klein-4B to"),
+        (
+            "klein-4b",
+            "klein-4b is not installed: run `licht models get klein-4b`, copy the folder of black-forest-labs/FLUX.2-klein-4B to",
+        ),
         (".", ". is not a model folder: it has no transformer/; expected transformer/, vae/"),
         ("~nobody-of-this-name", "'~nobody-of-this-name' cannot be a model, folder or file"),
     ],

@@ -2,18 +2,18 @@
 
 import importlib.resources
 import os
-import re
+from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
 
 from licht.checkpoint.folder import ModelFiles, read_file, read_folder
+from licht.checkpoint.registry import MODEL_NAME, Registered, find_registered
 from licht.core.errors import InvalidRequest, UnknownModel
 from licht.model.variants import VARIANTS
 
 DEFAULT_MODEL = "nano"
 _ASSETS = "assets"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 def built_in() -> dict[str, Path]:
@@ -41,7 +41,7 @@ def find_model(
     installed = models_folder() / name
     try:
         path = Path(model).expanduser()
-        is_installed = _NAME.fullmatch(name) is not None and installed.is_dir()
+        is_installed = MODEL_NAME.fullmatch(name) is not None and installed.is_dir()
         is_file, is_folder = path.is_file(), bool(model) and path.is_dir()
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, an unknown user's home, a zero byte
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -56,13 +56,33 @@ def find_model(
         )
     if folder is not None:
         return read_folder(folder, kind or (name if folder == installed and name in VARIANTS else None))
+    entry = find_registered(models_folder(), name)
+    if entry is not None and not is_file:
+        return _read_registered(name, entry, kind, autoencoder, text_encoder)
     if is_file:
         return read_file(path, kind, autoencoder, text_encoder)
     if name in VARIANTS:
         raise UnknownModel(
-            f"{name} is not installed: copy the folder of {VARIANTS[name].repository} to {installed}, "
-            "or pass the path of a folder or file",
+            f"{name} is not installed: run `licht models get {name}`, copy the folder of "
+            f"{VARIANTS[name].repository} to {installed}, or pass the path of a folder or file",
             field="model",
         )
     names = ", ".join([*builtin, *VARIANTS])
     raise UnknownModel(f"there is no model, folder or file {model!r}; use a path, or one of {names}", field="model")
+
+
+def _read_registered(
+    name: str, entry: Registered, kind: str | None, autoencoder: Path | None, text_encoder: Path | None
+) -> ModelFiles:
+    """What was registered; what the caller names counts more."""
+    kind = kind or entry.variant
+    if entry.path.is_dir():
+        files = read_folder(entry.path, kind)
+    elif entry.path.is_file():
+        files = read_file(entry.path, kind, autoencoder or entry.vae, text_encoder or entry.text_encoder)
+    else:
+        raise UnknownModel(
+            f"{name} is registered as {entry.path}, which is not there; put it back, or `licht models remove {name}`",
+            field="model",
+        )
+    return replace(files, variant=replace(files.variant, name=name))

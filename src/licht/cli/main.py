@@ -17,6 +17,7 @@ from licht.cli.doctor import doctor
 from licht.cli.export import export
 from licht.cli.generate import generate
 from licht.cli.keys import keys
+from licht.cli.models import models
 from licht.cli.plan import plan
 from licht.cli.provenance import provenance
 from licht.cli.screen import screen
@@ -36,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(generate)
+app.add_typer(models, name="models")
 app.command()(doctor)
 app.command()(train)
 app.add_typer(world, name="world")
