@@ -13,7 +13,10 @@ SERVICE_PARTS = (
 )
 # What all of the service stands on: the tables, and the settings.
 SERVICE_BASE = ("service.database", "service.settings")
-SAFETY_WITHOUT_TORCH = ("safety.policy", "safety.images", "safety.prompt_filter", "safety.hashes", "safety.provenance")
+SAFETY_WITHOUT_TORCH = (
+    *("safety.policy", "safety.images", "safety.prompt_filter", "safety.hashes", "safety.provenance"),
+    "safety.examine",
+)
 ANYTHING = ("*",)
 
 # Who may import whom.
@@ -45,7 +48,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "service.gallery": ("core", "service.database", "service.queue"),
         "service.webhooks": ("core", "service.database", "service.fetch"),
         "service.api": ("core", "plan", *SAFETY_WITHOUT_TORCH, *SERVICE_BASE, *SERVICE_PARTS),
-        "service.worker": ("core", "service.queue", "service.storage", "generate", "plan"),
+        "service.worker": ("core", "service.queue", "service.storage", "generate", "plan", "finish", "upsample"),
         "service.ray": ("core", "service.queue", "service.storage", "generate", "plan"),
         "studio": (),
         "recipes": ANYTHING,

@@ -10,7 +10,7 @@ from licht.core.sizes import Size
 from licht.safety.policy import Level, Policy, release
 from licht.service.queue.register import About
 from licht.service.settings import Settings
-from licht.service.worker.drawing import Drawn, Events, PreviewDrawn
+from licht.service.worker.drawing import Drawn, Events, Manner, PreviewDrawn
 
 _STEPS: Final = 4
 _ERRORS: Final[Mapping[str, Exception]] = {
@@ -32,11 +32,15 @@ class FakeDrawer:
         self.step_s = step_s
         self.requests: list[ImageRequest] = []
         self.tolerances: list[int] = []
+        self.finishes: list[str] = []
         self.closed_after: list[int] = []
+        self.picture: bytes | None = None
+        """What it draws, if not a plain colour."""
 
-    def draw(self, request: ImageRequest, file_format: str, tolerance: int) -> Events:
+    def draw(self, request: ImageRequest, manner: Manner) -> Events:
         self.requests.append(request)
-        self.tolerances.append(tolerance)
+        self.tolerances.append(manner.tolerance)
+        self.finishes.append(manner.finish)
         if request.prompt in _ERRORS:
             raise _ERRORS[request.prompt]
         step_s = float(request.prompt.split()[1]) if request.prompt.startswith("slow ") else self.step_s
@@ -57,8 +61,8 @@ class FakeDrawer:
         size = request.size or request.whole_size
         assert size is not None
         seed = request.seeds[0]
-        data = release(_plain(size, seed), Policy(Level.OFF), file_format).data
-        yield Drawn(data, file_format, size.width, size.height, seed, steps, request.guidance, request.prompt)
+        data = self.picture or release(_plain(size, seed), Policy(Level.OFF), manner.file_format).data
+        yield Drawn(data, manner.file_format, size.width, size.height, seed, steps, request.guidance, request.prompt)
 
 
 def _plain(size: Size, seed: int) -> Picture:

@@ -125,5 +125,14 @@ def read_file(path: Path, label: str) -> bytes:
         raise InvalidImage(f"{label} cannot be read ({reason}); check the path", field="images") from error
 
 
+def thumbnail(picture: Picture, side_px: int = 512) -> bytes:
+    """A small PNG of a caller's own input, to show it to that caller: no model made it, so nothing marks it."""
+    image = Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
+    image.thumbnail((side_px, side_px))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def _choices() -> str:
     return ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}"

@@ -137,6 +137,8 @@ class WorkerSection(Section):
     policy: Literal["off", "default", "strict"] = "default"
     engine: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
     """`module:function` that opens another engine than Licht's own; for tests and load measurements."""
+    ranker: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
+    """`module:function` that opens a `licht.core.protocols.Ranker`, which chooses between several candidates."""
     stall_s: Positive = 600.0
     """A worker that shows no progress for so long is ended and its job handed to another."""
     accept_non_commercial_licence: bool = False
@@ -167,6 +169,12 @@ class Tier(Section):
     max_references: Annotated[int, Field(ge=0, le=10)] = 10
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
     guidance: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    step_factor: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
+    """Where nobody says how many steps: so many times the model's own."""
+    candidates: Annotated[int, Field(ge=1, le=8)] = 1
+    """So many pictures are drawn and the best one counts, by `worker.ranker`; without one, one is drawn."""
+    upsample: bool = False
+    """Whether prompts are written out at length first, where that is configured and the caller does not say."""
     width: Annotated[int, Field(ge=64)] = 1024
     height: Annotated[int, Field(ge=64)] = 1024
     output_format: Literal["jpeg", "png", "webp"] = "jpeg"
@@ -180,6 +188,9 @@ class ConfiguredTier(Section):
     max_references: Annotated[int, Field(ge=0, le=10)] | None = None
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
     guidance: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    step_factor: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
+    candidates: Annotated[int, Field(ge=1, le=8)] | None = None
+    upsample: bool | None = None
     width: Annotated[int, Field(ge=64)] | None = None
     height: Annotated[int, Field(ge=64)] | None = None
     output_format: Literal["jpeg", "png", "webp"] | None = None
@@ -192,13 +203,13 @@ def built_in_tiers() -> dict[str, Tier]:
     """
     klein_4b = Tier(first_mp=1.4, further_mp=0.1)
     klein_9b = Tier(first_mp=1.5, further_mp=0.2)
-    pro = Tier(first_mp=3, further_mp=1.5)
+    pro = Tier(first_mp=3, further_mp=1.5, upsample=True)
     old = {"further_mp": 0.0, "output_format": "png"}
     return {
         "flux-2-pro": pro,
         "flux-2-pro-preview": pro,
-        "flux-2-max": Tier(first_mp=7, further_mp=3),
-        "flux-2-flex": Tier(first_mp=5, further_mp=5),
+        "flux-2-max": Tier(first_mp=7, further_mp=3, step_factor=2, candidates=4, upsample=True),
+        "flux-2-flex": Tier(first_mp=5, further_mp=5, upsample=True),
         "flux-2-dev": Tier(first_mp=0, further_mp=0),
         "flux-2-klein-4b": klein_4b,
         "flux-2-klein-9b": klein_9b,

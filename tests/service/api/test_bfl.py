@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from licht.core.sizes import Size
-from licht.service.api.accept import Draft, settle_size
+from licht.service.api.draft import Draft
+from licht.service.api.prepare import settle_size
 from licht.service.settings import built_in_tiers
 from tests.service.api.conftest import HOST, Build, Service
 

@@ -1,3 +1,4 @@
+import base64
 import json
 import threading
 from typing import Any
@@ -102,7 +103,8 @@ def test_every_route_says_who_may_use_it(service: Service) -> None:
     for route in walk(service.app.routes):
         path = str(route.path)
         if path not in paths:
-            assert path == "/openapi.json"
+            # the studio's files are open to all, and no part of the API's document
+            assert path == "/openapi.json" or access_of(route.endpoint) == "open"
             continue
         seen.add(path)
         access = access_of(route.endpoint)
@@ -133,3 +135,50 @@ def test_a_key_without_the_scope_is_turned_away(build: Build) -> None:
     assert service.client.get("/v1/jobs", headers=metrics_only).status_code == 403
     assert service.client.get("/metrics", headers=generate_only).json()["code"] == "not_permitted"
     assert service.client.get("/metrics", headers=metrics_only).status_code == 200
+
+
+def test_previews_come_with_the_events(running: Service) -> None:
+    told = create(running, prompt="slow 0.2", previews=True)
+    with running.client.stream("GET", f"/v1/jobs/{told['id']}/events") as response:
+        found = events("".join(response.iter_text()))
+    shown = [data for name, data in found if name == "preview"]
+    assert len(shown) >= 2
+    assert [each["step"] for each in shown] == sorted({each["step"] for each in shown})
+    assert {(each["total"], each["width"], each["height"]) for each in shown} == {(4, 8, 8)}
+    head, _, data = shown[0]["image"].partition(",")
+    assert head == "data:image/png;base64"
+    assert base64.b64decode(data).startswith(b"\x89PNG")
+    # it was a picture in the making, and there is none any more
+    assert running.parts.previews.get(told["id"]) is None
+
+
+def test_no_previews_unless_they_are_asked_for(running: Service) -> None:
+    told = create(running, prompt="slow 0.05")
+    with running.client.stream("GET", f"/v1/jobs/{told['id']}/events") as response:
+        assert "preview" not in {name for name, _ in events("".join(response.iter_text()))}
+
+
+def test_several_pictures_are_several_jobs(service: Service) -> None:
+    told = create(service, num=3, seed=2**64 - 1)
+    assert len(told["batch"]) == 3
+    assert told["batch"][0] == told["id"]
+    service.work()
+    jobs = [service.client.get(f"/v1/jobs/{each}").json() for each in told["batch"]]
+    assert [job["seed"] for job in jobs] == [2**64 - 1, 0, 1]
+    assert {tuple(job["batch"]) for job in jobs} == {tuple(told["batch"])}
+
+
+def test_several_pictures_or_none(build: Build) -> None:
+    service = build(keys__active_limit=2)
+    response = service.client.post("/v1/jobs", json={"prompt": "a", "num": 3})
+    assert response.status_code == 429
+    assert service.parts.store.recent(service.key_id) == []
+
+
+def test_the_same_token_gives_the_same_batch(service: Service) -> None:
+    body = {"prompt": "a", "num": 2}
+    first, again = (
+        service.client.post("/v1/jobs", json=body, headers={"Idempotency-Key": "x"}).json()["batch"] for _ in range(2)
+    )
+    assert first == again
+    assert len(service.parts.store.recent(service.key_id)) == 2

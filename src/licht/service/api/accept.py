@@ -1,60 +1,32 @@
-"""From what a caller asked for to a job in the queue: the same way for every protocol."""
+"""From what a caller asked for to jobs in the queue: the same way for every protocol."""
 
 import asyncio
-import hashlib
 import json
-import math
 import re
-import secrets
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from sqlalchemy import Connection
 
 from licht.core.errors import InvalidRequest, Refused
-from licht.core.request import MAX_SEED, ImageRequest, Picture, Reference
-from licht.core.sizes import MAX_AREA_PX, MIN_SIDE_PX, PIXELS_PER_TOKEN, Size, check_size, floor_to_tokens
+from licht.core.request import ImageRequest
 from licht.safety.policy import Policy, admit
-from licht.service.api.inputs import Inputs
+from licht.service.api.draft import Draft
+from licht.service.api.inputs import Inputs, Reader
 from licht.service.api.parts import Parts
+from licht.service.api.prepare import Prepared, prepare, stored_mask
 from licht.service.fetch import check_url
 from licht.service.keys import Key
-from licht.service.metering import MILLI, cost_milli, reported_megapixels
+from licht.service.metering import MILLI, reported_megapixels
 from licht.service.queue.records import Idempotency, Input, NewJob, Outcome, State, Task
-from licht.service.settings import Tier
 
-_ASPECT: Final = re.compile(r"([1-9]\d{0,3}):([1-9]\d{0,3})")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,255}")
-_LARGEST_BILLED_INPUT_PX: Final = 4 * 1024 * 1024
-"""Larger pictures are scaled down to this before they are used."""
 _TYPICAL_STEPS: Final = 20
 
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A request as any protocol gives it. `images` are (field, value) pairs in order; sizes in pixels, 0 is automatic."""
-
-    route: str
-    prompt: str
-    images: tuple[tuple[str, str], ...] = ()
-    width: int = 0
-    height: int = 0
-    aspect_ratio: str | None = None
-    seed: int | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    output_format: str | None = None
-    safety_tolerance: int = 2
-    webhook_url: str | None = None
-    webhook_secret: str | None = None
-    idempotency_token: str | None = None
-    fingerprint: str = field(default="", repr=False)
-    """A hash of the body, which tells a repeated request from another one under the same token."""
-
-
-def fingerprint(route: str, body: Mapping[str, Any]) -> str:
-    """A hash of a body, whatever the order of its fields."""
-    return hashlib.sha256(json.dumps([route, body], sort_keys=True).encode()).hexdigest()
+Beside = Callable[[Connection, Sequence[str]], None]
+"""Writes what belongs to jobs, given their ids, in the transaction that accepts them."""
 
 
 async def accept(parts: Parts, inputs: Inputs, key: Key, draft: Draft, base_url: str) -> dict[str, Any]:
@@ -62,20 +34,46 @@ async def accept(parts: Parts, inputs: Inputs, key: Key, draft: Draft, base_url:
 
     Raises `InvalidRequest` and its kin, `TooManyJobs`, `InsufficientCredits`, `IdempotencyConflict`.
     """
-    _check_outside(parts, draft)
     repeat = _idempotency(draft, {})
     if repeat is not None:
         # before any work: what a URL gave the first time may be gone by now
         known = await asyncio.to_thread(parts.store.replay, key.id, repeat)
         if known is not None:
             return _loaded(known.replayed)
-    tier = parts.tiers[draft.route]
-    # surplus references are no error in this protocol; the result says that they were not used
-    pictures = await inputs.read(draft.images[: tier.max_references])
-    size = settle_size(draft, tier, pictures[0].size if pictures else None)
-    job_id = str(uuid.uuid4())
-    seed = draft.seed if draft.seed is not None else secrets.randbelow(2**32)
-    return await asyncio.to_thread(_submit, parts, key, draft, tier, (pictures, size, seed, job_id, base_url))
+    prepared = await prepare_for(parts, Reader(inputs, key.id), draft)
+    return await asyncio.to_thread(submit, parts, key, [prepared], base_url)
+
+
+async def prepare_for(parts: Parts, reader: Reader, draft: Draft) -> Prepared:
+    """Everything up to the queue: a draft that gets through this can be queued. Raises as `accept` does."""
+    _check_outside(parts, draft)
+    if draft.route not in parts.tiers:
+        raise InvalidRequest(
+            f"model {draft.route[:100]!r} is unknown; use one of {', '.join(parts.tiers)}", field="model"
+        )
+    return await prepare(reader, draft, parts.tiers[draft.route])
+
+
+def submit(
+    parts: Parts, key: Key, prepared: Sequence[Prepared], base_url: str, beside: Beside | None = None
+) -> dict[str, Any]:
+    """Queue all of `prepared`, or nothing; returns the response of the first."""
+    jobs: list[NewJob] = []
+    for one in prepared:
+        jobs += _build(parts, key, one, base_url)
+    response = _response(prepared[0], jobs[0], base_url)
+    first = prepared[0].draft
+    jobs[0] = replace(jobs[0], idempotency=_idempotency(first, response))
+    ids = [job.id for job in jobs]
+    accepted = parts.store.submit(
+        *jobs, beside=(lambda connection: beside(connection, ids)) if beside is not None else None
+    )
+    return response if accepted.replayed is None else _loaded(accepted.replayed)
+
+
+def policy_of(parts: Parts, draft: Draft) -> Policy:
+    """The service's policy with the caller's tolerance."""
+    return replace(parts.policy, tolerance=draft.safety_tolerance)
 
 
 def _loaded(replayed: str | None) -> dict[str, Any]:
@@ -83,69 +81,71 @@ def _loaded(replayed: str | None) -> dict[str, Any]:
     return repeated
 
 
-_Made: TypeAlias = tuple[list[Picture], Size, int, str, str]
-"""Decoded pictures, size, seed, id of the job, address of this service."""
-
-
-def _submit(parts: Parts, key: Key, draft: Draft, tier: Tier, made: _Made) -> dict[str, Any]:
-    new, response = _build(parts, key, draft, tier, made)
-    accepted = parts.store.submit(new)
-    return response if accepted.replayed is None else _loaded(accepted.replayed)
-
-
-def _build(parts: Parts, key: Key, draft: Draft, tier: Tier, made: _Made) -> tuple[NewJob, dict[str, Any]]:
-    pictures, size, seed, job_id, base_url = made
-    steps = draft.steps if draft.steps is not None else tier.steps
-    guidance = draft.guidance if draft.guidance is not None else tier.guidance
-    names = [f"image {number}" for number in range(1, len(pictures) + 1)]
-    request = ImageRequest(
-        prompt=draft.prompt,
-        seeds=(seed & MAX_SEED,),
-        references=tuple(Reference(picture, name) for picture, name in zip(pictures, names, strict=True)),
-        size=size,
-        steps=steps,
-        guidance=guidance,
-    )
-    refused = _refused(request, replace(parts.policy, tolerance=draft.safety_tolerance))
+def _build(parts: Parts, key: Key, prepared: Prepared, base_url: str) -> list[NewJob]:
+    """One job for each seed."""
+    draft, size = prepared.draft, prepared.size
+    refused = _refused(prepared.request, policy_of(parts, draft))
     # what the policy refuses is not kept
-    stored = [] if refused is not None else [parts.storage.put_picture(picture) for picture in pictures]
-    inputs_px = [min(picture.size.area_px, _LARGEST_BILLED_INPUT_PX) for picture in pictures]
-    price_milli = cost_milli(tier.first_mp, tier.further_mp, size.area_px, inputs_px)
-    response = _response(draft, job_id, base_url, price_milli, (sum(inputs_px), size.area_px))
-    new = NewJob(
-        id=job_id,
-        key_id=key.id,
-        route=draft.route,
-        task=Task(
-            prompt=draft.prompt,
-            seed=seed,
-            width=size.width,
-            height=size.height,
-            steps=steps,
-            guidance=guidance,
-            inputs=tuple(Input(digest, name) for digest, name in zip(stored, names, strict=False)),
-            file_format=(draft.output_format or tier.output_format).upper(),
-            safety_tolerance=draft.safety_tolerance,
-            notes=_notes(draft, tier),
-        ),
-        work=(size.area_px + sum(inputs_px)) / 1e6 * (steps or _TYPICAL_STEPS),
-        cost_milli=price_milli,
-        input_px=sum(inputs_px),
-        output_px=size.area_px,
-        base_url=base_url,
-        webhook_url=draft.webhook_url,
-        webhook_secret=draft.webhook_secret,
-        idempotency=_idempotency(draft, response),
-        outcome=refused,
+    task = _task(parts, prepared) if refused is None else _bare_task(prepared)
+    ids = tuple(str(uuid.uuid4()) for _ in prepared.seeds)
+    steps = (task.steps or _TYPICAL_STEPS) * prepared.candidates
+    return [
+        NewJob(
+            id=job_id,
+            key_id=key.id,
+            route=draft.route,
+            task=replace(task, seed=seed, batch=ids),
+            work=(size.area_px + sum(prepared.inputs_px)) / 1e6 * steps,
+            cost_milli=prepared.cost_milli,
+            input_px=sum(prepared.inputs_px),
+            output_px=size.area_px,
+            base_url=base_url,
+            webhook_url=draft.webhook_url,
+            webhook_secret=draft.webhook_secret,
+            outcome=refused,
+            wanted_s=draft.wanted_s,
+        )
+        for job_id, seed in zip(ids, prepared.seeds, strict=True)
+    ]
+
+
+def _bare_task(prepared: Prepared) -> Task:
+    """A task without pictures."""
+    draft, size, tier = prepared.draft, prepared.size, prepared.tier
+    return Task(
+        prompt=draft.prompt,
+        seed=prepared.seeds[0],
+        width=size.width,
+        height=size.height,
+        steps=prepared.request.steps,
+        step_factor=tier.step_factor if prepared.request.steps is None else 1.0,
+        guidance=prepared.request.guidance,
+        file_format=(draft.output_format or tier.output_format).upper(),
+        safety_tolerance=draft.safety_tolerance,
+        notes=prepared.notes,
+        finish=prepared.finish,
+        candidates=prepared.candidates,
+        upsample=prepared.upsample,
+        previews=draft.previews,
     )
-    return new, response
 
 
-def _notes(draft: Draft, tier: Tier) -> tuple[str, ...]:
-    given = len(draft.images)
-    if given <= tier.max_references:
-        return ()
-    return (f"{given} pictures were given and {draft.route} takes {tier.max_references}: the first ones were used",)
+def _task(parts: Parts, prepared: Prepared) -> Task:
+    """The task, its pictures stored."""
+    request, store = prepared.request, parts.storage.put_picture
+    return replace(
+        _bare_task(prepared),
+        inputs=tuple(
+            Input(store(each.picture), each.name, each.role.value if each.role is not None else None, each.strength)
+            for each in request.references
+        ),
+        start=store(request.start.picture) if request.start is not None else None,
+        start_strength=request.start.strength if request.start is not None else None,
+        mask=store(stored_mask(request.mask)) if request.mask is not None else None,
+        extend=(request.extend.left, request.extend.top, request.extend.right, request.extend.bottom)
+        if request.extend is not None
+        else None,
+    )
 
 
 def _refused(request: ImageRequest, policy: Policy) -> Outcome | None:
@@ -157,16 +157,16 @@ def _refused(request: ImageRequest, policy: Policy) -> Outcome | None:
     return None
 
 
-def _response(draft: Draft, job_id: str, base_url: str, price_milli: int, pixels: tuple[int, int]) -> dict[str, Any]:
+def _response(prepared: Prepared, job: NewJob, base_url: str) -> dict[str, Any]:
     response: dict[str, Any] = {
-        "id": job_id,
-        "polling_url": f"{base_url}/v1/get_result?id={job_id}",
-        "cost": price_milli / MILLI,
-        "input_mp": reported_megapixels(pixels[0]),
-        "output_mp": reported_megapixels(pixels[1]),
+        "id": job.id,
+        "polling_url": f"{base_url}/v1/get_result?id={job.id}",
+        "cost": prepared.cost_milli / MILLI,
+        "input_mp": reported_megapixels(sum(prepared.inputs_px)),
+        "output_mp": reported_megapixels(prepared.size.area_px),
     }
-    if draft.webhook_url is not None:
-        response |= {"status": "Pending", "webhook_url": draft.webhook_url}
+    if prepared.draft.webhook_url is not None:
+        response |= {"status": "Pending", "webhook_url": prepared.draft.webhook_url}
     return response
 
 
@@ -185,48 +185,4 @@ def _check_outside(parts: Parts, draft: Draft) -> None:
 def _idempotency(draft: Draft, response: dict[str, Any]) -> Idempotency | None:
     if draft.idempotency_token is None:
         return None
-    return Idempotency(draft.idempotency_token, draft.fingerprint, json.dumps(response))
-
-
-def settle_size(draft: Draft, tier: Tier, reference: Size | None) -> Size:
-    """The size to draw. Explicit pixels win over a ratio, that over the first picture, that over the tier's default.
-
-    Sides are cut down to multiples of 16, as the hosted API does. Raises `InvalidRequest`.
-    """
-    for name, side in (("width", draft.width), ("height", draft.height)):
-        if side and side < MIN_SIDE_PX:
-            raise InvalidRequest(
-                f"{name} {side} is too small; use at least {MIN_SIDE_PX}, or 0 for automatic", field=name
-            )
-    default = Size(tier.width, tier.height)
-    if draft.width and draft.height:
-        return check_size(floor_to_tokens(draft.width, draft.height))
-    ratio = _ratio(draft.aspect_ratio)
-    if draft.width or draft.height:
-        ratio = ratio or (reference or default).aspect
-        width = draft.width or draft.height * ratio
-        height = draft.height or draft.width / ratio
-        return check_size(_whole(width, height))
-    if ratio is not None:
-        area_px = default.area_px
-        return check_size(_whole(math.sqrt(area_px * ratio), math.sqrt(area_px / ratio)))
-    if reference is not None:
-        scale = min(1.0, math.sqrt(MAX_AREA_PX / reference.area_px))
-        return check_size(_whole(reference.width * scale, reference.height * scale))
-    return check_size(floor_to_tokens(default.width, default.height))
-
-
-def _ratio(text: str | None) -> float | None:
-    if text is None:
-        return None
-    match = _ASPECT.fullmatch(text.strip())
-    if match is None:
-        raise InvalidRequest(f"aspect_ratio {text[:20]!r} is not W:H, such as 16:9", field="aspect_ratio")
-    return int(match[1]) / int(match[2])
-
-
-def _whole(width: float, height: float) -> Size:
-    """Cut down to whole tokens; what is within a hair of the next one is that one."""
-    return Size(
-        *(max(MIN_SIDE_PX, int((side + 0.01) // PIXELS_PER_TOKEN) * PIXELS_PER_TOKEN) for side in (width, height))
-    )
+    return Idempotency(draft.idempotency_token, draft.fingerprint, json.dumps(response), draft.idempotency_awaits_end)

@@ -3,15 +3,30 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI
 
 from licht import __version__
-from licht.service.api import admin, arena, background, bfl, native, operations, studio
+from licht.service.api import (
+    admin,
+    arena,
+    background,
+    bfl,
+    gallery,
+    native,
+    operations,
+    plan,
+    references,
+    series,
+    studio,
+    verify,
+)
 from licht.service.api.auth import authenticate
 from licht.service.api.errors import RESPONSES, add_handlers
 from licht.service.api.inputs import Inputs
+from licht.service.api.own import find_own
 from licht.service.api.parts import Parts, open_parts
 from licht.service.api.surround import Surround
 from licht.service.settings import Settings
@@ -32,11 +47,15 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.parts = opened
-    app.state.inputs = Inputs(settings.inputs, opened.fetcher if settings.fetch.enabled else None)
+    fetcher = opened.fetcher if settings.fetch.enabled else None
+    app.state.inputs = Inputs(settings.inputs, fetcher, partial(find_own, opened))
+    # reading a watermark keeps a processor busy: one at a time leaves the others to everybody else
+    app.state.examining = asyncio.Semaphore(1)
     app.state.measurements = operations.Measurements(opened)
     app.include_router(operations.router())
     app.include_router(bfl.router(opened))
-    app.include_router(native.router())
+    for module in (native, plan, references, gallery, series, verify):
+        app.include_router(module.router())
     app.include_router(arena.router())
     app.include_router(admin.router())
     app.include_router(studio.router())

@@ -14,7 +14,7 @@ from licht.core.errors import InvalidRequest, UnknownJob
 from licht.core.request import MAX_STEPS
 from licht.service.api.accept import accept
 from licht.service.api.auth import needs
-from licht.service.api.bfl import SubmitBody, draft_of
+from licht.service.api.bodies import SubmitBody, draft_of
 from licht.service.api.parts import Parts, base_url_of, key_of, parts_of
 from licht.service.database.connect import AnyRow
 from licht.service.database.tables import BATTLES

@@ -1,18 +1,17 @@
 """The protocol of the hosted API: submit, poll, fetch. Shapes and spellings are BFL's."""
 
 import asyncio
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel
 
-from licht.core.errors import InvalidRequest, UnknownJob
-from licht.core.request import MAX_STEPS
-from licht.safety.policy import HIGHEST_TOLERANCE
+from licht.core.errors import UnknownJob
 from licht.service import links
-from licht.service.api.accept import Draft, accept, fingerprint
+from licht.service.api.accept import accept
 from licht.service.api.auth import needs, open_to_all
+from licht.service.api.bodies import SubmitBody, draft_of
 from licht.service.api.errors import body as error_body
 from licht.service.api.parts import Parts, base_url_of, key_of, parts_of
 from licht.service.keys import Scope
@@ -21,59 +20,6 @@ from licht.service.queue.records import Job, State
 
 UNLIMITED_CREDITS: Final = 999_999_999.0
 """What a key without a limit is told: the protocol has no word for it, and clients expect a number."""
-_MAX_INPUTS: Final = 10
-_MAX_PROMPT: Final = 32_768 * 4
-_STRICTER: Final = "flux-2-"
-
-Image = Annotated[str, Field(description="base64, a data URI, or an http(s) URL")]
-Side = Annotated[int, Field(ge=0, le=100_000)]
-
-
-class SubmitBody(BaseModel):
-    """All fields of all routes. Unknown ones are ignored, as the hosted API does."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    prompt: Annotated[str, Field(max_length=_MAX_PROMPT)]
-    input_image: Image | None = None
-    input_image_2: Image | None = None
-    input_image_3: Image | None = None
-    input_image_4: Image | None = None
-    input_image_5: Image | None = None
-    input_image_6: Image | None = None
-    input_image_7: Image | None = None
-    input_image_8: Image | None = None
-    input_image_9: Image | None = None
-    input_image_10: Image | None = None
-    image_prompt: Image | None = None
-    mask: str | None = None
-    seed: Annotated[int, Field(ge=0, le=2**64 - 1)] | None = None
-    width: Side | None = 0
-    height: Side | None = 0
-    aspect_ratio: Annotated[str, Field(max_length=20)] | None = None
-    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
-    guidance: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] | None = None
-    safety_tolerance: Annotated[int, Field(ge=0, le=6)] = 2
-    output_format: Literal["jpeg", "png", "webp"] | None = None
-    prompt_upsampling: bool | None = None
-    disable_pup: bool = False
-    webhook_url: Annotated[str, Field(min_length=1, max_length=2083, pattern=r"^[hH][tT][tT][pP][sS]?://")] | None = (
-        None
-    )
-    webhook_secret: Annotated[str, Field(max_length=1000)] | None = None
-    user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-
-    @field_validator("webhook_secret")
-    @classmethod
-    def _fits_a_header(cls, value: str | None) -> str | None:
-        if value is not None and not (value.isascii() and value.isprintable()):
-            raise ValueError("use printable ASCII characters: it is sent as a header")
-        return value
-
-    def images(self) -> tuple[tuple[str, str], ...]:
-        """(field, value) of every picture that is there, in order; empty text is none."""
-        fields = ["input_image", *(f"input_image_{number}" for number in range(2, _MAX_INPUTS + 1)), "image_prompt"]
-        return tuple((name, value) for name in fields if (value := getattr(self, name)))
 
 
 class Submitted(BaseModel):
@@ -104,33 +50,6 @@ class CreditsLeft(BaseModel):
     """What is left to a key."""
 
     credits: float
-
-
-def draft_of(route: str, body: SubmitBody, token: str | None) -> Draft:
-    """A body as any protocol's request. Raises `InvalidRequest` for what this route does not take."""
-    if body.mask:
-        raise InvalidRequest("masks are not supported by this route; describe what to change instead", field="mask")
-    highest = HIGHEST_TOLERANCE if route.startswith(_STRICTER) else HIGHEST_TOLERANCE + 1
-    if body.safety_tolerance > highest:
-        raise InvalidRequest(f"safety_tolerance goes from 0 to {highest} here", field="safety_tolerance")
-    return Draft(
-        route=route,
-        prompt=body.prompt,
-        images=body.images(),
-        width=body.width or 0,
-        height=body.height or 0,
-        aspect_ratio=body.aspect_ratio,
-        seed=body.seed,
-        steps=body.steps,
-        guidance=body.guidance,
-        output_format=body.output_format,
-        # the older routes have one level more, which means the same here
-        safety_tolerance=min(body.safety_tolerance, HIGHEST_TOLERANCE),
-        webhook_url=body.webhook_url,
-        webhook_secret=body.webhook_secret,
-        idempotency_token=token,
-        fingerprint=fingerprint(route, body.model_dump(mode="json")) if token is not None else "",
-    )
 
 
 def router(parts: Parts) -> APIRouter:

@@ -1,6 +1,7 @@
 """Licht's own routes over the same jobs: list, follow, cancel, delete."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
@@ -8,23 +9,19 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 
-from licht.core.errors import InvalidRequest, UnknownJob
+from licht.core.errors import UnknownJob
 from licht.service.api.accept import accept
 from licht.service.api.auth import needs
-from licht.service.api.bfl import SubmitBody, draft_of, picture_response
+from licht.service.api.bfl import picture_response
+from licht.service.api.bodies import JobBody, draft_of
 from licht.service.api.parts import Parts, base_url_of, key_of, parts_of
 from licht.service.keys import Scope
 from licht.service.metering import MILLI
+from licht.service.queue.previews import PreviewRow
 from licht.service.queue.records import Job, State
 
 _LOOK_S: Final = 0.1
 _KEEP_ALIVE_S: Final = 10.0
-
-
-class JobBody(SubmitBody):
-    """The fields of the BFL protocol, and the tier to use."""
-
-    model: str = "flux-2-pro"
 
 
 class JobView(BaseModel):
@@ -44,8 +41,20 @@ class JobView(BaseModel):
     width: int
     height: int
     seed: int
+    prompt: str
+    batch: list[str]
     result: dict[str, Any] | None
     error: dict[str, str] | None
+
+
+class PreviewView(BaseModel):
+    """The picture after `step` of `total` steps, as a data URI; sizes in pixels."""
+
+    step: int
+    total: int
+    width: int
+    height: int
+    image: str
 
 
 class JobList(BaseModel):
@@ -89,6 +98,8 @@ def view(parts: Parts, job: Job, base_url: str) -> JobView:
         width=job.task.width,
         height=job.task.height,
         seed=job.task.seed,
+        prompt=job.task.prompt,
+        batch=list(job.task.batch) or [job.id],
         result=result,
         error={"code": job.error_code or "error", "message": job.error or ""} if failed else None,
     )
@@ -98,12 +109,8 @@ def view(parts: Parts, job: Job, base_url: str) -> JobView:
 async def create_job(
     request: Request, body: JobBody, idempotency_key: Annotated[str | None, Header()] = None
 ) -> JSONResponse:
-    """Queue a job."""
+    """Queue a job, or `num` of them with consecutive seeds; the answer is the first, its `batch` names all."""
     parts, base_url, key = parts_of(request), base_url_of(request), key_of(request)
-    if body.model not in parts.tiers:
-        raise InvalidRequest(
-            f"model {body.model[:100]!r} is unknown; use one of {', '.join(parts.tiers)}", field="model"
-        )
     draft = draft_of(body.model, body, idempotency_key)
     response = await accept(parts, request.app.state.inputs, key, draft, base_url)
     job = await asyncio.to_thread(parts.store.get, response["id"], key.id)
@@ -156,7 +163,7 @@ def get_picture(request: Request, job_id: str) -> Response:
 
 @needs(Scope.GENERATE)
 async def follow_job(request: Request, job_id: str) -> StreamingResponse:
-    """Server-sent events: `progress` whenever something changed, then `end`. Following again starts at the present."""
+    """Server-sent events: `progress` and `preview` when something changed, then `end`. Each call starts at present."""
     parts, key = parts_of(request), key_of(request)
     await asyncio.to_thread(parts.store.get, job_id, key.id)
     events = _events(parts, (job_id, key.id), base_url_of(request))
@@ -164,24 +171,44 @@ async def follow_job(request: Request, job_id: str) -> StreamingResponse:
 
 
 async def _events(parts: Parts, job: tuple[str, str], base_url: str) -> AsyncIterator[str]:
-    shown, quiet_s = "", 0.0
+    shown, quiet_s, step = "", 0.0, 0
     while True:
         try:
             found = await asyncio.to_thread(parts.store.get, *job)
         except UnknownJob:
-            yield "event: end\ndata: {}\n\n"
+            yield _event("end", "{}")
             return
         told = await asyncio.to_thread(view, parts, found, base_url)
+        if found.state.final:
+            yield _event("end", told.model_dump_json())
+            return
         # the link is new each time, which is no news
         seen = told.model_dump_json(exclude={"result"})
-        if found.state.final:
-            yield f"event: end\ndata: {told.model_dump_json()}\n\n"
-            return
         if seen != shown:
             shown, quiet_s = seen, 0.0
-            yield f"event: progress\ndata: {seen}\n\n"
+            yield _event("progress", seen)
+            preview = await asyncio.to_thread(parts.previews.get, found.id, step) if found.task.previews else None
+            if preview is not None:
+                step = preview.step
+                yield _event("preview", preview_view(preview).model_dump_json())
         elif quiet_s >= _KEEP_ALIVE_S:
             quiet_s = 0.0
             yield ": still here\n\n"
         await asyncio.sleep(_LOOK_S)
         quiet_s += _LOOK_S
+
+
+def preview_view(preview: PreviewRow) -> PreviewView:
+    """A preview as events tell it."""
+    encoded = base64.b64encode(preview.data).decode()
+    return PreviewView(
+        step=preview.step,
+        total=preview.total,
+        width=preview.width,
+        height=preview.height,
+        image=f"data:{preview.media_type};base64,{encoded}",
+    )
+
+
+def _event(name: str, data: str) -> str:
+    return f"event: {name}\ndata: {data}\n\n"

@@ -14,12 +14,17 @@ from licht.service import links
 from licht.service.database.connect import Database
 from licht.service.database.migrate import migrate
 from licht.service.fetch import Fetcher, FetchLimits
+from licht.service.gallery import Gallery
 from licht.service.keys import Key, KeyStore
+from licht.service.queue.forecast import Forecast
+from licht.service.queue.previews import Previews
 from licht.service.queue.records import QueueLimits
 from licht.service.queue.register import Register
 from licht.service.queue.store import JobStore
+from licht.service.series import SeriesStore
 from licht.service.settings import Settings, Tier
 from licht.service.storage import Storage
+from licht.service.uploads import Uploads
 from licht.service.webhooks import Outbox
 
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
@@ -37,6 +42,11 @@ class Parts:
     storage: Storage
     register: Register
     outbox: Outbox
+    previews: Previews
+    gallery: Gallery
+    uploads: Uploads
+    series: SeriesStore
+    forecast: Forecast
     fetcher: Fetcher
     policy: Policy
     link_secret: bytes
@@ -76,6 +86,11 @@ def open_parts(settings: Settings, clock: Callable[[], float] = time.time) -> Pa
         keys=KeyStore(database, clock),
         storage=Storage(settings.storage_url),
         register=Register(database, clock),
+        previews=Previews(database),
+        gallery=Gallery(database, clock),
+        uploads=Uploads(database, clock),
+        series=SeriesStore(database, clock),
+        forecast=Forecast(database, queue_limits(settings)),
         outbox=Outbox(database, hooks.schedule_s, 2 * hooks.timeout_s + 10, clock),
         fetcher=Fetcher(limits),
         policy=parse_policy(settings.worker.policy),

@@ -56,6 +56,8 @@ class Task:
     """Digest of a picture that is white where `start` may change."""
     extend: tuple[int, int, int, int] | None = None
     """Pixels to add left, above, right and below."""
+    step_factor: float = 1.0
+    """Where `steps` is None: so many times the model's own."""
     finish: str = "none"
     candidates: int = 1
     """So many pictures are drawn, and the best of them counts."""

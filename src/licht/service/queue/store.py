@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from licht.core.errors import UnknownJob
 from licht.service.database.connect import AnyRow, Database
-from licht.service.database.tables import ACTIVE, BLOBS, IDEMPOTENCY, JOBS, WEBHOOKS
+from licht.service.database.tables import ACTIVE, BLOBS, IDEMPOTENCY, JOBS, UPLOADS, WEBHOOKS
 from licht.service.queue import submit as submitting
 from licht.service.queue.leases import Leases
 from licht.service.queue.records import Accepted, Depth, Idempotency, Job, NewJob, Outcome, QueueLimits, State, Task
@@ -45,7 +45,7 @@ class JobStore:
             row = connection.execute(query).one_or_none()
         if row is None:
             raise UnknownJob("there is no such job; check the id", field="id")
-        return _job(row)
+        return job_of(row)
 
     def position(self, job: Job) -> int | None:
         """How many waiting jobs come before this one; None if it does not wait."""
@@ -69,7 +69,7 @@ class JobStore:
             .limit(limit)
         )
         with self.database.read() as connection:
-            return [_job(row) for row in connection.execute(query)]
+            return [job_of(row) for row in connection.execute(query)]
 
     def cancel(self, job_id: str, key_id: str | None = None) -> Job:
         """End a waiting job, or ask the worker of a running one to stop. Raises `UnknownJob`.
@@ -128,7 +128,7 @@ class JobStore:
         """Jobs that were given up, newest first."""
         query = select(JOBS).where(JOBS.c.dead_letter.is_not(None)).order_by(JOBS.c.finished_at.desc()).limit(limit)
         with self.database.read() as connection:
-            return [_job(row) for row in connection.execute(query)]
+            return [job_of(row) for row in connection.execute(query)]
 
     def delete(self, job_id: str, key_id: str | None = None) -> list[str]:
         """Remove a job that has ended; returns the digests of stored files that no other job needs.
@@ -158,11 +158,14 @@ class JobStore:
             for table in (BLOBS, IDEMPOTENCY, WEBHOOKS):
                 connection.execute(delete(table).where(table.c.job_id.in_(job_ids)))
             connection.execute(delete(JOBS).where(JOBS.c.id.in_(job_ids)))
-            kept = set(connection.execute(select(BLOBS.c.digest).where(BLOBS.c.digest.in_(needed))).scalars())
+            kept: set[str] = set()
+            for table in (BLOBS, UPLOADS):
+                kept |= set(connection.execute(select(table.c.digest).where(table.c.digest.in_(needed))).scalars())
         return sorted(needed - kept)
 
 
-def _job(row: AnyRow) -> Job:
+def job_of(row: AnyRow) -> Job:
+    """A row of the table of jobs."""
     return Job(
         id=row.id,
         key_id=row.key_id,

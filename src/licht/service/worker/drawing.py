@@ -11,7 +11,7 @@ from licht.core.request import ImageRequest, Preview, Progress
 from licht.service.queue.register import About
 
 if TYPE_CHECKING:
-    from licht.generate import Model, Result
+    from licht.generate import Delivery, Model, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,18 @@ class PreviewDrawn:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a picture is handed out: PNG, JPEG or WEBP, its finish, and for whom.
+
+    `tolerance` goes from 0 (the policy refuses most) to 5.
+    """
+
+    file_format: str = "PNG"
+    tolerance: int = 2
+    finish: str = "none"
+
+
 Events: TypeAlias = Generator[Progress | PreviewDrawn | Drawn, None, None]
 
 
@@ -65,11 +77,10 @@ class Drawer(Protocol):
         """What the weights are made for."""
         ...
 
-    def draw(self, request: ImageRequest, file_format: str, tolerance: int) -> Events:
+    def draw(self, request: ImageRequest, manner: Manner) -> Events:
         """Draw `request`; of several seeds only the best picture comes out.
 
-        Raises errors of the tree: `Refused` before or after the work, `InvalidRequest`. `tolerance` goes from 0 (the
-        policy refuses most) to 5.
+        Raises errors of the tree: `Refused` before or after the work, `InvalidRequest`.
         """
         ...
 
@@ -105,13 +116,14 @@ class ModelDrawer:
             height=variant.default_size.height,
         )
 
-    def draw(self, request: ImageRequest, file_format: str, tolerance: int) -> Events:
+    def draw(self, request: ImageRequest, manner: Manner) -> Events:
         """Draw `request` through the one door. What means nothing to the weights is left out, aloud."""
         request, warnings = self._suited(request)
         # a view of the same engine, with this caller's tolerance
-        model = type(self._model)(self._model.engine, replace(self._model.policy, tolerance=tolerance))
+        model = type(self._model)(self._model.engine, replace(self._model.policy, tolerance=manner.tolerance))
         results: list[Result] = []
-        with _closing(model.stream(request, file_format)) as events:
+        prompt = model.settle_prompt(request).text
+        with _closing(model.stream(request, manner.file_format, _delivery(manner))) as events:
             for event in events:
                 if isinstance(event, Progress):
                     yield _overall(event, len(request.seeds))
@@ -129,7 +141,7 @@ class ModelDrawer:
             seed=best.seed,
             steps=best.steps,
             guidance=best.guidance,
-            prompt=request.prompt,
+            prompt=prompt,
             warnings=(*warnings, *best.warnings),
             candidates=len(results),
         )
@@ -156,6 +168,13 @@ class ModelDrawer:
         if len(scores) != len(results):
             raise LichtError(f"the ranker {self._ranker.name} gave {len(scores)} scores for {len(results)} pictures")
         return results[max(range(len(results)), key=lambda number: scores[number])]
+
+
+def _delivery(manner: Manner) -> "Delivery":
+    from licht.finish import parse_finish
+    from licht.generate import Delivery
+
+    return Delivery(finish=parse_finish(manner.finish))
 
 
 def _overall(event: Progress, pictures: int) -> Progress:

@@ -19,7 +19,7 @@ from licht.service.queue.register import About, Register
 from licht.service.queue.store import JobStore
 from licht.service.queue.wake import Waker
 from licht.service.storage import Storage
-from licht.service.worker.drawing import Drawer, Drawn, PreviewDrawn
+from licht.service.worker.drawing import Drawer, Drawn, Manner, PreviewDrawn
 from licht.service.worker.tasks import request_of
 
 _LOG: Final = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Worker:
     def _draw_for_nobody(self, hand: "_Hand", request: ImageRequest) -> float:
         """Seconds that it took."""
         started = time.perf_counter()
-        for _event in self._drawer.draw(request, "PNG", 0):
+        for _event in self._drawer.draw(request, Manner()):
             hand.moved()
         return time.perf_counter() - started
 
@@ -199,8 +199,9 @@ class Worker:
                 return
 
     def _draw(self, claim: Claim, hand: "_Hand") -> Outcome:
-        request = request_of(claim.task, self._storage)
-        events = self._drawer.draw(request, claim.task.file_format, claim.task.safety_tolerance)
+        request = request_of(claim.task, self._storage, self._drawer.about.default_steps)
+        task = claim.task
+        events = self._drawer.draw(request, Manner(task.file_format, task.safety_tolerance, task.finish))
         with closing(events):
             for event in events:
                 hand.moved()

@@ -1,13 +1,16 @@
 """From a job's row to what an engine is asked for."""
 
-from licht.core.request import MAX_SEED, ImageRequest, Margins, Mask, Picture, Reference, Role, Start
+from licht.core.request import MAX_SEED, MAX_STEPS, ImageRequest, Margins, Mask, Picture, Reference, Role, Start
 from licht.core.sizes import Size
 from licht.service.queue.records import Input, Task
 from licht.service.storage import Storage
 
 
-def request_of(task: Task, storage: Storage) -> ImageRequest:
-    """The request of `task`, its pictures read from `storage`. Raises `NotAvailable` for one that is gone."""
+def request_of(task: Task, storage: Storage, default_steps: int) -> ImageRequest:
+    """The request of `task`, its pictures read from `storage`, for weights that take `default_steps` by themselves.
+
+    Raises `NotAvailable` for a picture that is gone.
+    """
     start = _start(task, storage)
     # a picture with a mask or margins has the size that it has, whole tokens or not
     keeps_size = start is not None and (task.mask is not None or task.extend is not None)
@@ -16,7 +19,7 @@ def request_of(task: Task, storage: Storage) -> ImageRequest:
         seeds=tuple((task.seed + number) & MAX_SEED for number in range(task.candidates)),
         references=tuple(_reference(each, storage) for each in task.inputs),
         size=None if keeps_size else Size(task.width, task.height),
-        steps=task.steps,
+        steps=_steps(task, default_steps),
         guidance=task.guidance,
         native_only=task.native_only,
         start=start,
@@ -24,6 +27,12 @@ def request_of(task: Task, storage: Storage) -> ImageRequest:
         extend=Margins(*task.extend) if task.extend is not None else None,
         previews=task.previews,
     )
+
+
+def _steps(task: Task, default_steps: int) -> int | None:
+    if task.steps is not None or task.step_factor == 1.0:
+        return task.steps
+    return max(1, min(MAX_STEPS, round(default_steps * task.step_factor)))
 
 
 def _reference(given: Input, storage: Storage) -> Reference:

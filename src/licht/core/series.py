@@ -1,0 +1,112 @@
+"""Storyboards: characters and objects that live across frames, one prompt a frame, a shared style and seed policy.
+
+A prompt mentions a character as `@name`. Each frame is drawn with the pictures of the characters that it mentions, and
+the mention becomes words that the models know: "a woman in a red coat (image 1)".
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from licht.core.errors import InvalidPrompt, InvalidRequest
+from licht.core.request import MAX_REFERENCE_STRENGTH, MAX_SEED, Role
+
+MAX_FRAMES: Final = 64
+_MENTION: Final = re.compile(r"(?<![\w@.])@([A-Za-z][A-Za-z0-9_-]*)")
+_IMAGE: Final = re.compile(r"image_?\d+", re.IGNORECASE)
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,49}$")]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=32_768)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Character(_Part):
+    """Somebody or something that appears in several frames. `images` are files, or whatever the caller can open."""
+
+    images: Annotated[tuple[str, ...], Field(min_length=1, max_length=10)]
+    description: Text | None = None
+    role: Role | None = None
+    strength: Annotated[float, Field(ge=0, le=MAX_REFERENCE_STRENGTH, allow_inf_nan=False)] = 1.0
+
+
+class Frame(_Part):
+    """One picture of the story."""
+
+    prompt: Text
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """What one frame is drawn with: `images` in order, each with the character it belongs to."""
+
+    prompt: str
+    seed: int
+    images: tuple[tuple[str, Character], ...]
+
+
+class Story(_Part):
+    """A storyboard. `seeds` says what frames without a seed of their own get: all the same one, or one after another."""
+
+    title: Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)] = "Untitled"
+    style: Text | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    seeds: Literal["same", "count"] = "same"
+    characters: dict[Name, Character] = Field(default_factory=dict)
+    frames: Annotated[tuple[Frame, ...], Field(min_length=1, max_length=MAX_FRAMES)]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Check parsed TOML or JSON. Raises `InvalidRequest`, with the dotted path of the field."""
+        try:
+            story = cls.model_validate(dict(data))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            path = ".".join(str(part) for part in first["loc"])
+            unknown = "is unknown" if first["type"] == "extra_forbidden" else first["msg"].lower()
+            raise InvalidRequest(f"{path}: {unknown}; see docs for the form of a story", field=path) from error
+        story.check()
+        return story
+
+    def check(self) -> None:
+        """Raise `InvalidPrompt` for a frame that mentions somebody unknown, or that has too many pictures."""
+        for name in self.characters:
+            if _IMAGE.fullmatch(name):
+                raise InvalidRequest(
+                    f"characters.{name}: this name means a picture by its number; choose another",
+                    field=f"characters.{name}",
+                )
+        for number in range(1, len(self.frames) + 1):
+            self.shot(number, 0)
+
+    def cast(self, number: int) -> tuple[str, ...]:
+        """The characters of frame `number` (from 1), in the order of their first mention. Raises `InvalidPrompt`."""
+        field = f"frames.{number - 1}.prompt"
+        mentioned = dict.fromkeys(_MENTION.findall(self.frames[number - 1].prompt))
+        for name in mentioned:
+            if name not in self.characters:
+                known = ", ".join(f"@{each}" for each in self.characters) or "none"
+                raise InvalidPrompt(f"frame {number} mentions @{name}; the characters are: {known}", field=field)
+        return tuple(mentioned)
+
+    def shot(self, number: int, story_seed: int) -> Shot:
+        """What frame `number` (from 1) is drawn with; `story_seed` is where the story's seeds begin."""
+        frame = self.frames[number - 1]
+        images: list[tuple[str, Character]] = []
+        words: dict[str, str] = {}
+        for name in self.cast(number):
+            character = self.characters[name]
+            numbers = range(len(images) + 1, len(images) + len(character.images) + 1)
+            words[name] = f"{character.description or name} ({', '.join(f'image {each}' for each in numbers)})"
+            images += [(image, character) for image in character.images]
+        prompt = _MENTION.sub(lambda match: words[match[1]], frame.prompt)
+        if self.style is not None:
+            prompt = f"{prompt.rstrip()}{'' if prompt.rstrip().endswith(('.', '!', '?')) else '.'} Style: {self.style}"
+        counted = story_seed + (number - 1 if self.seeds == "count" else 0)
+        return Shot(prompt, frame.seed if frame.seed is not None else counted % (MAX_SEED + 1), tuple(images))
