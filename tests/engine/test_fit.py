@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from licht.checkpoint.folder import read_folder
 from licht.core.errors import DoesNotFit, InvalidRequest
@@ -13,7 +12,6 @@ from licht.engine import fit
 from licht.engine.calibrate import calibrate, calibration_file, machine
 from licht.engine.engine import Choice, Engine
 from licht.engine.memory import free_memory_bytes
-from licht.engine.offload import stream_blocks
 from licht.model.variants import Kind, TextConfig
 from licht.plan.plan import CPU, Residency, choose
 from licht.quant.linear import QuantisedLinear
@@ -106,37 +104,6 @@ def test_quantising_on_loading_draws_nearly_the_same(tmp_path: Path) -> None:
     assert draw(small, seeds=(1,), loras=(LoraUse(path),))[0].picture != found.picture
     with pytest.raises(InvalidRequest, match="'fp7' is unknown"):
         engine(wide, quant="fp7")
-
-
-def test_streamed_layers_visit_the_device_and_leave_it() -> None:
-    """The device is torch's own stand-in without storage: what runs there and what comes back can be told apart."""
-    network = models.transformer()
-    meta = torch.device("meta")
-    streamed = stream_blocks(network, meta)
-    blocks = sum(t.numel() * 4 for name, t in network.state_dict().items() if "blocks" in name)
-    assert streamed == blocks
-    out = network(
-        torch.zeros(1, 4, 16, device=meta),
-        torch.zeros(4, 4, dtype=torch.long, device=meta),
-        torch.zeros(1, 3, 48, device=meta),
-        torch.zeros(3, 4, dtype=torch.long, device=meta),
-        torch.ones(1, device=meta),
-    )
-    assert out.device == meta
-    devices = {name: tensor.device.type for name, tensor in network.state_dict().items()}
-    assert {device for name, device in devices.items() if "blocks" in name} == {"cpu"}
-    assert {device for name, device in devices.items() if "blocks" not in name} == {"meta"}
-    network.reference_cache(torch.zeros(1, 4, 16, device=meta), torch.zeros(4, 4, dtype=torch.long, device=meta))
-    assert network.get_parameter("single_blocks.0.linear1.weight").device.type == "cpu"
-
-
-def test_a_streamed_layer_comes_back_after_an_error() -> None:
-    network = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(4, 4)])})
-    stream_blocks(network, torch.device("meta"))
-    layer = network["layers"][0]  # type: ignore[index]
-    with pytest.raises(RuntimeError):
-        layer(torch.zeros(1, 5, device="meta"))
-    assert layer.weight.device.type == "cpu"
 
 
 def test_rates_are_measured_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,10 @@ class GgufSource(TensorSource):
         layer = self.layer(name, torch.bfloat16)
         return self._plain(name) if layer is None else layer.weight
 
+    def stored(self, name: str) -> Tensor:
+        """The blocks, or a plain tensor."""
+        return torch.from_numpy(self._tensors[name].data)
+
     def layer(self, name: str, dtype: torch.dtype) -> QuantisedLinear | None:
         """A matrix in a block format as a layer, None for a plain tensor."""
         stored = self._tensors[name]

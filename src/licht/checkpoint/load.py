@@ -32,6 +32,7 @@ from licht.model.text import TextTower
 from licht.model.transformer import Flux2Transformer
 from licht.model.variants import TextConfig
 from licht.quant.linear import StackedLayers
+from licht.quant.pages import mappings
 from licht.quant.swap import quantise, worth_quantising
 
 _IGNORED = {"bn.num_batches_tracked"}
@@ -125,8 +126,11 @@ def load_into(
     _check_names(source, in_file, by_official)
     for name, parts in by_official.items():
         _check_shapes(source, in_file, expected[name], parts)
+    held = mappings()
     for name, parts in by_official.items():
         _place_tensor(module, name, parts, source, in_file, placement)
+        # reading and checking touched the whole of them; what is used in place is mapped again when it is used
+        held.let_go(source.stored(in_file[piece.foreign]) for piece in parts)
     _finish_ignored(module, placement)
 
 

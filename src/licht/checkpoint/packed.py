@@ -114,6 +114,10 @@ class PackedSource(TensorSource):
         layer = self.layer(name, torch.bfloat16)
         return self._source.tensor(name) if layer is None else layer.weight
 
+    def stored(self, name: str) -> Tensor:
+        """The codes of a quantised matrix, or a plain tensor."""
+        return self._source.tensor(name)
+
     def layer(self, name: str, dtype: torch.dtype) -> QuantisedLinear | None:
         """A quantised matrix as a layer, None for a plain tensor."""
         matrix = self._matrices.get(name)

@@ -80,6 +80,10 @@ class TensorSource:
         tensor: Tensor = self._files[name].get_tensor(name)
         return tensor
 
+    def stored(self, name: str) -> Tensor:
+        """What lies in the file under this name, codes of a quantised matrix included."""
+        return self.tensor(name)
+
     def layer(self, name: str, dtype: torch.dtype) -> QuantisedLinear | None:
         """A quantised matrix as a layer that computes in `dtype`; None for a tensor that is stored plainly."""
         del name, dtype

@@ -11,10 +11,12 @@ from licht.core.errors import DoesNotFit
 from licht.core.sizes import Size
 from licht.engine.calibrate import machine
 from licht.engine.memory import free_memory_bytes
+from licht.engine.offload import memory_bytes
 from licht.engine.settle import Settled
 from licht.plan import table
 from licht.plan.plan import Plan, alternatives, choose
 from licht.plan.work import Request
+from licht.quant.linear import QuantisedLinear
 
 
 def fitting_plan(files: ModelFiles, placement: Placement, settled: Settled, batch: int, held_bytes: int) -> Plan:
@@ -52,8 +54,8 @@ def fitting_plan(files: ModelFiles, placement: Placement, settled: Settled, batc
 
 def held_bytes(*networks: torch.nn.Module | None) -> int:
     """Bytes of the weights of networks that are loaded."""
-    tensors = (t for network in networks if network is not None for t in network.state_dict().values())
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    layers = (layer for network in networks if network is not None for layer in network.modules())
+    return sum(layer.memory_bytes if isinstance(layer, QuantisedLinear) else memory_bytes(layer) for layer in layers)
 
 
 def _largest(sizes: list[Size]) -> Size | None:

@@ -114,7 +114,7 @@ class Branch:
         moved = replace(self, delta=self.delta.to(device, dtype))
         if self.magnitude is None:
             return moved
-        changed = self._rows_of(layer) + self.delta.matrix().to(device)
+        changed = self._rows_of(layer).to(device) + self.delta.matrix().to(device)
         length = changed.norm(dim=0 if self.by_column else 1).clamp_min(torch.finfo(torch.float32).tiny)
         return replace(moved, gain=(self.magnitude.to(device).float().flatten() / length).to(dtype))
 
