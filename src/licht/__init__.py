@@ -11,10 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from licht.client import Client
     from licht.generate import Model
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["Client", "__version__", "load"]
+
+
+def __getattr__(name: str) -> type[Client]:
+    if name != "Client":
+        raise AttributeError(f"module 'licht' has no attribute {name!r}")
+    # imported here: only those who draw elsewhere pay for an HTTP client
+    from licht.client import Client
+
+    return Client
 
 
 def load(

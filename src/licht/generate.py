@@ -110,14 +110,8 @@ class Model:
         If the request asks for previews, released ones come after each step, except those that the door keeps back.
         """
         delivery = delivery or Delivery()
-        settled = self.settle_prompt(request)
+        settled = self.check(request, delivery)
         read = replace(request, prompt=settled.text)
-        door.admit(read, self.policy)
-        if delivery.strict_length:
-            self._check_length(settled.text)
-        if delivery.keep_prompt:
-            # now, not when everything is drawn: it may be too long for the file
-            self._recipe(request, delivery, request.seeds[0]).to_text()
         events = self.engine.run(read)
         try:
             for event in events:
@@ -176,6 +170,17 @@ class Model:
         )
         delivery = Delivery(parse_finish(finish), keep_prompt)
         return [event for event in self.stream(request, delivery=delivery) if isinstance(event, Result)]
+
+    def check(self, request: ImageRequest, delivery: Delivery | None = None) -> SettledPrompt:
+        """What the model will read for `request`, or the error that `stream` would begin with."""
+        settled = self.settle_prompt(request)
+        door.admit(replace(request, prompt=settled.text), self.policy)
+        if delivery is not None and delivery.strict_length:
+            self._check_length(settled.text)
+        if delivery is not None and delivery.keep_prompt:
+            # now, not when everything is drawn: it may be too long for the file
+            self._recipe(request, delivery, request.seeds[0]).to_text()
+        return settled
 
     def settle_prompt(self, request: ImageRequest) -> SettledPrompt:
         """The text that this model reads for `request`. Raises `InvalidPrompt`."""

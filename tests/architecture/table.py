@@ -15,7 +15,7 @@ SERVICE_PARTS = (
 SERVICE_BASE = ("service.database", "service.settings")
 SAFETY_WITHOUT_TORCH = (
     *("safety.policy", "safety.images", "safety.prompt_filter", "safety.hashes", "safety.provenance"),
-    "safety.examine",
+    *("safety.examine", "safety.screening", "safety.registry", "safety.overrides", "safety.terms"),
 )
 ANYTHING = ("*",)
 
@@ -85,6 +85,8 @@ CORE_MAY_USE = ("pydantic",)
 REFERENCE_LIBRARIES = ("transformers", "diffusers")
 MAY_USE_REFERENCE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
+        "safety.asking": ("transformers",),  # a language model, or a classifier, that the operator has put there
+        "safety.folder_classifier": ("transformers",),
         "upsample.local": ("transformers",),  # needs the whole language model, not only our cut towers
         "evaluation.golden": ("transformers", "diffusers"),  # `licht doctor --golden` compares with it
     }
@@ -96,8 +98,9 @@ WRITING_CALLS = ("save_image", "imwrite")  # what other libraries call it
 # (module, receiver) of a `.save` that is no picture's, or that goes through the door by itself; each with its reason.
 SAVES_ALLOWED: Mapping[tuple[str, str], str] = MappingProxyType(
     {
-        ("cli.generate", "event"): "a generate.Result, which writes what the door has released",
+        ("cli.drawing", "event"): "a generate.Result, which writes what the door has released",
         ("client", "upload"): "a reference on its way to the endpoint, not a result",
+        ("upsample.chat", "upload"): "a reference on its way to a language model, not a result",
     }
 )
 

@@ -36,8 +36,8 @@ def test_without_arguments_help_is_printed_and_nothing_was_done(licht: Licht) ->
     [
         (("draw",), "No such command 'draw'; see licht --help", None),
         (("--verbose",), "No such option: --verbose", None),
-        (("generate",), "Missing argument 'prompt'; see licht generate --help", "prompt"),
-        (("generate", "x", "y"), "Got unexpected extra argument(s) (y); see licht generate --help", None),
+        (("generate",), "there is no prompt; give one, or name a file with --prompt-file", "prompt"),
+        (("verify", "x", "y"), "Got unexpected extra argument(s) (y); see licht verify --help", None),
         (("generate", "x", "--sede", "1"), "No such option: --sede (Possible options: ", None),
         (("generate", "x", "--seed"), "Option '--seed' requires an argument; see licht", None),
         (("generate", "x", "--seed", "one"), "Invalid value for '--seed': Input should be a valid integer", "seed"),

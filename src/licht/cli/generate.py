@@ -1,166 +1,156 @@
-"""`licht generate`: one prompt, some references, one picture or several."""
+"""`licht generate`: prompts, references, a picture to begin with; one picture or several."""
 
-import json
-import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from licht.cli import options as o
+
 if TYPE_CHECKING:
     from licht.core.request import ImageRequest
-    from licht.generate import Model, Result
+    from licht.generate import Model
+    from licht.upsample.ask import Upsampled
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    prompts: Annotated[list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What to draw.")] = None,
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option("--prompt-file", help="Read the prompt from a file: text, or a structured prompt (JSON)."),
+    ] = None,
     images: Annotated[
-        list[Path] | None, typer.Option("-i", "--image", help="A reference picture; repeat for several, in order.")
+        list[str] | None,
+        typer.Option(
+            "-i",
+            "--image",
+            metavar="FILE[:role=ROLE,strength=S]",
+            help="A reference picture; repeat for several, in order. "
+            "Roles: subject, style, background, lighting, pose, palette, depth, edges.",
+        ),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="A model's name, folder or file.")] = "nano",
-    variant: Annotated[
-        str | None, typer.Option(help="What kind the model is, where it does not say: klein, base, dev or kv.")
+    start: Annotated[Path | None, typer.Option(help="A picture to begin with instead of noise.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="How much of --start is drawn anew: above 0, at most 1 (default: 0.75).")
     ] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels, multiples of 16.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Where --start may change: white changes, black stays.")] = None,
+    extend: Annotated[
+        str | None, typer.Option(metavar="SIDE=PX,...", help="Pixels to add around --start: left=256,top=64.")
+    ] = None,
+    model: o.ModelName = "nano",
+    variant: o.VariantName = None,
+    size: o.SizeText = None,
+    aspect: o.Aspect = None,
+    megapixels: o.Megapixels = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first picture (default: random).")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps, 1 to 50 (default: the model's).")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale (default: the model's).")] = None,
-    num: Annotated[int, typer.Option("--num", "-n", help="Number of pictures, with consecutive seeds.")] = 1,
-    native_only: Annotated[
-        bool, typer.Option("--native-only", help="Refuse sizes beyond those the model was trained on.")
+    steps: o.Steps = None,
+    guidance: o.Guidance = None,
+    num: Annotated[int, typer.Option("--num", "-n", help="Pictures for each prompt, with consecutive seeds.")] = 1,
+    native_only: o.NativeOnly = False,
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
+    quant: o.Quant = "none",
+    ignore_plan: o.IgnorePlan = False,
+    vae: o.Vae = None,
+    text_encoder: o.TextEncoder = None,
+    lora: o.Loras = None,
+    partial_loras: o.PartialLoras = False,
+    finish: o.FinishName = "none",
+    upsample: Annotated[
+        bool, typer.Option("--upsample", help="Let a language model write the prompt out first.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    quant: Annotated[
-        str, typer.Option(help="Quantise the large matrices while they are read: none, fp8, int8, q4 or nvfp4.")
-    ] = "none",
-    ignore_plan: Annotated[
-        bool, typer.Option("--ignore-plan", help="Draw even if it is planned not to fit into memory.")
-    ] = False,
-    vae: Annotated[Path | None, typer.Option(help="Autoencoder for a transformer in a single file.")] = None,
-    text_encoder: Annotated[Path | None, typer.Option(help="Text encoder folder for a single file.")] = None,
-    lora: Annotated[
-        list[str] | None, typer.Option("--lora", metavar="FILE[:STRENGTH]", help="A LoRA file; repeat for several.")
+    upsample_with: Annotated[
+        str | None,
+        typer.Option(metavar="URL|FOLDER", help="A chat endpoint or a dev model (default: the model's own)."),
     ] = None,
-    partial_loras: Annotated[
-        bool, typer.Option("--allow-partial-lora", help="Use the keys of a LoRA that fit where others do not.")
-    ] = False,
-    policy: Annotated[str, typer.Option(help="off, default or strict.")] = "default",
+    upsample_model: Annotated[str, typer.Option(help="The endpoint's name of the language model.")] = "default",
+    keep_prompt: o.KeepPrompt = False,
+    strict_length: o.StrictLength = False,
+    preview: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a small picture of every step into a folder.")
+    ] = None,
+    policy: o.PolicyName = "default",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write: .png, .jpg or .webp (default: a free name).")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON report instead of the paths.")] = False,
+    as_json: o.AsJson = False,
 ) -> None:
-    """Draw PROMPT, with or without reference pictures; prints the path of each picture on stdout."""
-    from licht import load
-    from licht.core.errors import DoesNotFit
-    from licht.core.request import ImageRequest
-    from licht.core.sizes import parse_size
-    from licht.generate import lora_from, reference_from, seeds_from
+    """Draw each PROMPT, with or without pictures to draw on; prints the path of each picture on stdout."""
+    from licht.cli.drawing import Plan, draw, output_paths, preview_folder, report_of, tell, with_plan_shown
+    from licht.core.request import ImageRequest, parse_margins
+    from licht.generate import lora_from, mask_from, seeds_from, start_from
 
-    request = ImageRequest(
-        prompt=prompt,
+    texts = read_prompts(prompts or [], prompt_file)
+    delivery = o.delivery_of(finish, keep_prompt, strict_length)
+    whole = ImageRequest(
+        prompt="",
         seeds=seeds_from(seed, num),
-        references=tuple(reference_from(path, n) for n, path in enumerate(images or [], start=1)),
-        size=parse_size(size) if size is not None else None,
+        references=tuple(o.reference_of(text, n) for n, text in enumerate(images or [], start=1)),
         steps=steps,
         guidance=guidance,
         native_only=native_only,
         loras=tuple(lora_from(text, partial_loras) for text in lora or []),
+        start=start_from(start, strength, masked=mask is not None or extend is not None),
+        mask=mask_from(mask) if mask is not None else None,
+        extend=parse_margins(extend) if extend is not None else None,
+        previews=preview is not None,
     )
-    paths = _output_paths(output, request.seeds, overwrite)
-    loaded = load(
-        model,
-        variant=variant,
-        device=device,
-        dtype=dtype,
-        quant=quant,
-        ignore_plan=ignore_plan,
-        policy=policy,
-        autoencoder=vae,
-        text_encoder=text_encoder,
-    )
+    opening = o.Opening(model, variant, device, dtype, quant, ignore_plan, policy, vae, text_encoder)
+    paths = output_paths(output, whole.seeds * len(texts), ".png", overwrite)
+    loaded = opening.open()
+    whole = replace(whole, size=o.size_of(size, aspect, megapixels, loaded.engine.variant))
+    requests = [replace(whole, prompt=text) for text in texts]
+    upsampled = _upsampled(loaded, requests, upsample_with, upsample_model) if upsample else []
+    if upsampled:
+        requests = [replace(whole, prompt=one.prompt) for one in upsampled]
+    plan = Plan(requests, paths, delivery, overwrite, preview_folder(preview))
+    drawn, stages_s = with_plan_shown(lambda: draw(loaded, plan))
+    report = report_of(loaded, drawn, stages_s)
+    report["prompts"] = [loaded.check(request).text for request in requests]
+    for one in upsampled:
+        report["warnings"] += one.warnings
+        report["notes"] += [f"prompt used: {one.prompt}"] if one.prompt != one.asked else []
+    tell(report, as_json)
+
+
+def read_prompts(given: list[str], file: Path | None) -> list[str]:
+    """The prompts of the command line and of the file, which counts last. Raises `InvalidPrompt`, `InvalidRequest`."""
+    from licht.core.errors import InvalidPrompt, InvalidRequest
+
+    texts = list(given)
+    if file is not None:
+        try:
+            texts.append(file.read_text(encoding="utf-8").strip())
+        except OSError as error:
+            raise InvalidPrompt(
+                f"{file} cannot be read ({error.strerror}); check the path", field="prompt_file"
+            ) from error
+        except ValueError as error:
+            raise InvalidPrompt(f"{file} is no text in UTF-8; save it as such", field="prompt_file") from error
+        if file.suffix.lower() == ".json":
+            from licht.core.prompt import StructuredPrompt
+
+            StructuredPrompt.from_json(texts[-1])
+    if not texts:
+        raise InvalidRequest("there is no prompt; give one, or name a file with --prompt-file", field="prompt")
+    return texts
+
+
+def _upsampled(
+    model: "Model", requests: "list[ImageRequest]", upsample_with: str | None, name: str
+) -> "list[Upsampled]":
+    """Every prompt, written out. The door is asked first: a refused prompt is not sent anywhere."""
+    from licht.cli.prompt import open_upsampler
+    from licht.upsample.ask import upsample
+
+    for request in requests:
+        model.check(request)
+    files = model.engine.files.parts
+    upsampler = open_upsampler(upsample_with, name, files.text_encoder, files.tokenizer, requests[0].seeds[0])
     try:
-        report = _draw(loaded, request, paths, overwrite)
-    except DoesNotFit as error:
-        typer.echo("\n".join((*error.table, "")), err=True)
-        raise
-    if as_json:
-        typer.echo(json.dumps(report))
-        return
-    for note in report["notes"]:
-        typer.echo(note, err=True)
-    for warning in report["warnings"]:
-        typer.echo(f"warning: {warning}", err=True)
-    for image in report["images"]:
-        typer.echo(os.fsencode(image["path"]))
-
-
-def _output_paths(output: Path | None, seeds: tuple[int, ...], overwrite: bool) -> list[Path]:
-    """Where each picture goes, checked before any work. Several pictures are numbered from 1."""
-    from licht.safety.policy import check_output, format_of
-
-    if output is None:
-        paths = [_free_name(Path(f"licht-{seed}.png")) for seed in seeds]
-    elif len(seeds) == 1:
-        paths = [output]
-    else:
-        format_of(output)
-        paths = [output.with_stem(f"{output.stem}-{number}") for number in range(1, len(seeds) + 1)]
-    for path in paths:
-        check_output(path, overwrite)
-    return paths
-
-
-def _free_name(path: Path) -> Path:
-    """`path`, or the first of its numbered siblings that does not exist."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_stem(f"{path.stem}-{number}")
-    return free
-
-
-def _draw(model: "Model", request: "ImageRequest", paths: list[Path], overwrite: bool) -> dict[str, Any]:
-    """Draw with a progress bar; every picture is on disk as soon as it is finished."""
-    from licht.cli.progress import ProgressBar
-    from licht.core.request import Preview, Progress
-    from licht.engine.engine import Stopwatch
-    from licht.safety.policy import format_of
-
-    watch, results, left = Stopwatch(), [], list(paths)
-    with ProgressBar(len(request.seeds)) as bar:
-        for event in model.stream(request, format_of(paths[0])):
-            if isinstance(event, Progress):
-                watch.see(event)
-                bar.show(event)
-            elif not isinstance(event, Preview):
-                path = event.save(left.pop(0), overwrite)
-                results.append((path, event))
-    return _report(model, results, watch.seconds)
-
-
-def _report(model: "Model", results: "list[tuple[Path, Result]]", stages_s: dict[str, float]) -> dict[str, Any]:
-    from licht.engine.memory import peak_memory_bytes
-
-    _, first = results[0]
-    return {
-        "model": model.name,
-        "images": [
-            {
-                "path": str(path),
-                "seed": result.seed,
-                "width": result.width,
-                "height": result.height,
-                "native_size": [result.native_size.width, result.native_size.height],
-            }
-            for path, result in results
-        ],
-        "steps": first.steps,
-        "guidance": first.guidance,
-        "stages_s": stages_s,
-        "peak_memory_bytes": peak_memory_bytes(model.engine.placement.device),
-        "notes": list(first.notes),
-        "warnings": list(first.warnings),
-    }
+        pictures = [reference.picture for reference in requests[0].references]
+        return [upsample(request.prompt, pictures, upsampler) for request in requests]
+    finally:
+        upsampler.close()

@@ -21,8 +21,8 @@ class ProgressBar:
     """One line that follows the stages of a request."""
 
     def __init__(self, pictures: int) -> None:
-        """`pictures` is how many the request draws; from two on, they are counted."""
-        self._pictures = pictures
+        """`pictures` is how many are drawn in all; from two on, they are counted."""
+        self._pictures, self._before = pictures, 0
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -34,11 +34,15 @@ class ProgressBar:
         )
         self._task = self._bars.add_task("loading", total=None)
 
+    def begin(self, before: int) -> None:
+        """A request begins; `before` pictures of earlier ones are finished."""
+        self._before = before
+
     def show(self, progress: Progress) -> None:
         """Move the line to where `progress` is."""
         label = _LABELS[progress.stage]
         if self._pictures > 1 and progress.stage in ("denoise", "decode"):
-            label = f"{label} {progress.picture + 1}/{self._pictures}"
+            label = f"{label} {self._before + progress.picture + 1}/{self._pictures}"
         if progress.done == 0:
             self._bars.reset(self._task, total=progress.total, description=label)
         self._bars.update(self._task, completed=progress.done, total=progress.total, description=label)
