@@ -118,6 +118,16 @@ def test_a_step_student_imitates_where_the_teacher_arrives(teacher: FlowNetworks
     assert loss_of(task, batch) == pytest.approx(float(expected), rel=1e-4)
 
 
+def test_cut_captions_are_guided_against_an_empty_caption_of_their_length(
+    teacher: FlowNetworks, tmp_path: Path
+) -> None:
+    flow = replace(nano_dev().flow, short_text=16, full_length=0.0)
+    task = task_of(small(replace(nano_dev(), flow=flow)), tmp_path, teacher)
+    batch = task.batch(0, Rank())
+    assert batch.rows.ids_BT.shape[1] == batch.empty_1T.shape[1] == 16
+    assert loss_of(task, batch) > 0
+
+
 def test_two_ranks_take_the_rows_of_one(teacher: FlowNetworks, tmp_path: Path) -> None:
     task = task_of(small(nano_dev()), tmp_path, teacher)
     whole, parts = task.batch(3, Rank()), [task.batch(3, Rank(index, 2)) for index in range(2)]

@@ -14,11 +14,13 @@ import typer
 from licht import __version__
 from licht.cli.convert import convert
 from licht.cli.doctor import doctor
+from licht.cli.eval import evaluate
 from licht.cli.export import export
 from licht.cli.generate import generate
 from licht.cli.keys import keys
 from licht.cli.models import models
 from licht.cli.plan import plan
+from licht.cli.prompt import prompt
 from licht.cli.provenance import provenance
 from licht.cli.screen import screen
 from licht.cli.serve import serve
@@ -37,11 +39,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(generate)
+app.add_typer(prompt, name="prompt")
 app.add_typer(models, name="models")
 app.command()(doctor)
 app.command()(train)
 app.add_typer(world, name="world")
 app.command()(export)
+app.command(name="eval")(evaluate)
 app.command()(convert)
 app.command()(plan)
 app.command()(serve)

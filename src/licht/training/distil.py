@@ -165,7 +165,7 @@ class DistilTask(FlowTask):
         drawn = distil.least_guidance + spread * torch.rand(count, generator=generator)
         start = int(torch.randint(distil.steps, (1,), generator=generator))
         on_policy = bool(torch.rand(1, generator=generator) < distil.on_policy)
-        empty = self.empty.to(self.device)
+        empty = self.empty[:, : rows.ids_BT.shape[1]].to(self.device)
         guidance = drawn if self.recipe.task is Task.GUIDANCE else torch.full((count,), distil.guidance)
         return DistilBatch(
             rows=rows,

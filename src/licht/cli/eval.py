@@ -1,0 +1,84 @@
+"""`licht eval`: how good a model measurably is, on held-out prompts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from licht.evaluation.suites import Report
+
+
+def evaluate(
+    suite: Annotated[str, typer.Argument(help="t2i, edit, multiref, text, steps or vae.")],
+    model: Annotated[str, typer.Option(help="A model's name or folder.")] = "nano",
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Pictures a row (default: 500 or 200 by row).")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=50, help="Steps (default: the model's own).")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, help="Guidance (default: the model's own).")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of successes and failures there.")] = None,
+    judge: Annotated[Path | None, typer.Option(help="A judge of your own instead of the one that is shipped.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """Draw held-out prompts of the rendered world with a model, judge the pictures and print figures with intervals."""
+    import json
+
+    from rich.console import Console
+
+    from licht import load
+    from licht.core.errors import InvalidRequest
+    from licht.evaluation.drawing import Drawer, Settings
+    from licht.evaluation.judge import Judge
+    from licht.evaluation.reading import open_reader
+    from licht.evaluation.run import SUITES, run_suite
+    from licht.evaluation.suites import Bench, Notebook
+
+    if suite not in SUITES:
+        raise InvalidRequest(f"suite {suite!r} is unknown; use one of {', '.join(SUITES)}", field="suite")
+    console = Console(stderr=True)
+    opened = load(model, device=device, policy="off")
+    with console.status("starting") as status:
+        bench = Bench(
+            drawer=Drawer(opened, Settings(steps, guidance)),
+            judge=None if suite == "vae" else Judge.load(judge),
+            reader=open_reader() if suite in {"text", "edit"} else None,
+            autoencoder=opened.engine.autoencoder if suite == "vae" else None,
+            at_steps=lambda count: Drawer(opened, Settings(count, guidance)),
+            n=n,
+            on_progress=lambda done: status.update(f"{done:,} pictures"),
+            notebook=Notebook(),
+        )
+        report = run_suite(suite, bench, opened.name)
+    if sheet is not None:
+        _write_sheet(report, sheet)
+        console.print(f"contact sheet: {sheet}")
+    if as_json:
+        typer.echo(json.dumps(report.as_json()))
+    else:
+        _print_table(report)
+
+
+def _write_sheet(report: "Report", path: Path) -> None:
+    import torch
+
+    from licht.evaluation.sheets import write_sheet
+
+    pictures, labels = report.sheet()
+    if pictures:
+        height, width = max(one.shape[0] for one in pictures), max(one.shape[1] for one in pictures)
+        same = torch.full((len(pictures), height, width, 3), 255, dtype=torch.uint8)
+        for cell, one in zip(same, pictures, strict=True):
+            cell[: one.shape[0], : one.shape[1]] = one
+        write_sheet(path, same, labels, columns=8, scale=1)
+
+
+def _print_table(report: "Report") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{report.suite}: {report.model}, {report.n} pictures for the main rows")
+    for name in ("row", "value", "95 % interval"):
+        table.add_column(name, justify="left" if name == "row" else "right")
+    for name, row in report.rows.items():
+        table.add_row(name, f"{row.value:.3f}", f"{row.low:.3f} to {row.high:.3f}")
+    Console().print(table)

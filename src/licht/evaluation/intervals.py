@@ -1,0 +1,68 @@
+"""Figures with what is known of their accuracy: 95 % intervals."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+_Z: Final = 1.959964
+_RESAMPLES: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share(hits: Sequence[bool]) -> Row:
+    """Share of successes with Wilson's score interval (1927). Not a number for no trials."""
+    n = len(hits)
+    if not n:
+        return Row(math.nan, math.nan, math.nan)
+    p, spread = sum(hits) / n, _Z * _Z / n
+    middle = (p + spread / 2) / (1 + spread)
+    half = _Z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
+    return Row(p, max(0.0, middle - half) if p else 0.0, min(1.0, middle + half) if p < 1 else 1.0)
+
+
+def mean(values: Sequence[float]) -> Row:
+    """Mean with a bootstrap interval: percentiles of resampled means, from a fixed seed."""
+    if not values:
+        return Row(math.nan, math.nan, math.nan)
+    data = np.asarray(values, np.float64)
+    means = data[_resampled(len(data), 0)].mean(1)
+    return Row(float(data.mean()), *_percentiles(means))
+
+
+def share_of_ceiling(hits: Sequence[bool], ceiling: Sequence[bool]) -> Row:
+    """Successes of a model over successes on true pictures of the same prompts, resampled together."""
+    ours, true = np.asarray(hits, np.float64), np.asarray(ceiling, np.float64)
+    if not true.sum():
+        return Row(math.nan, math.nan, math.nan)
+    at = _resampled(len(ours), 0)
+    ratios = ours[at].sum(1) / np.maximum(true[at].sum(1), 1.0)
+    return Row(float(ours.sum() / true.sum()), *_percentiles(ratios))
+
+
+def gap(hits: Sequence[bool], others: Sequence[bool]) -> Row:
+    """Difference of two shares in percentage points, first less second, each resampled by itself."""
+    if not hits or not others:
+        return Row(math.nan, math.nan, math.nan)
+    a, b = np.asarray(hits, np.float64), np.asarray(others, np.float64)
+    drawn = a[_resampled(len(a), 0)].mean(1) - b[_resampled(len(b), 1)].mean(1)
+    return Row(100 * float(a.mean() - b.mean()), *_percentiles(100 * drawn))
+
+
+def _resampled(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, count, (_RESAMPLES, count))
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)

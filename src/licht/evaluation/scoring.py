@@ -1,0 +1,180 @@
+"""Whether a picture shows what was asked for: a scene, a caption's commitments, and what a judge has seen."""
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+from typing import Final
+
+from licht.evaluation.ceiling import matched
+from licht.evaluation.seen import Seen, SeenObject, subject_attributes, truth, wrong_attributes
+from licht.world.arrange import arrange, sides
+from licht.world.edits import Edit
+from licht.world.scene import Scene, Thing
+
+_TOLD: Final[Mapping[str, tuple[str, ...]]] = {
+    "shape": ("kind",),
+    "color": ("color",),
+    "size": ("size",),
+    "material": ("material",),
+    "pattern": ("pattern", "second"),
+    "body": ("kind", "color"),
+    "head": ("head",),
+    "hat": ("hat", "hat_color"),
+    "arms": ("arms",),
+    "facing": ("facing",),
+}
+"""Which categories each attribute commits to that a caption may state."""
+_COSTS: Final[Mapping[str, float]] = {"kind": 2.0, "color": 2.0}
+_MISSING: Final = 20.0
+_MOST_SEEN: Final = 12
+_SIDE: Final = 0.34
+_SIDE_MARGIN: Final = 0.1
+_STEP: Final = 0.02
+"""Least distance, as a share of the picture, of what is told apart as left and right or front and back."""
+LOOKS: Final = ("kind", "color", "size", "material", "pattern", "second", "head", "hat", "hat_color")
+"""What a reference shows of a subject, wherever it is put."""
+
+
+def told_attributes(index: int, stated: Collection[str]) -> list[str]:
+    """The categories of subject `index` to which a caption has committed itself."""
+    names = [name for name in _TOLD if f"subjects[{index}].{name}" in stated]
+    return [category for name in names for category in _TOLD[name]]
+
+
+def assign(seen: Seen, right: Seen) -> list[SeenObject | None]:
+    """For each object that is right the seen one that is most like it: the cheapest one-to-one assignment.
+
+    The costs are wrong attributes and, to decide between equals, the distance. Exact, by dynamic programming over
+    sets of seen objects.
+    """
+    found = sorted(seen.objects, key=lambda one: -one.score)[:_MOST_SEEN]
+    best: dict[int, tuple[float, list[SeenObject | None]]] = {0: (0.0, [])}
+    for one in right.objects:
+        nearer: dict[int, tuple[float, list[SeenObject | None]]] = {}
+        for used, (cost, chosen) in best.items():
+            choices: list[tuple[int, float, SeenObject | None]] = [(used, cost + _MISSING, None)]
+            choices += [
+                (used | 1 << number, cost + _cost(one, other), other)
+                for number, other in enumerate(found)
+                if not used >> number & 1
+            ]
+            for key, total, pick in choices:
+                if key not in nearer or total < nearer[key][0]:
+                    nearer[key] = (total, [*chosen, pick])
+        best = nearer
+    return min(best.values(), key=lambda each: each[0])[1]
+
+
+def _cost(right: SeenObject, seen: SeenObject) -> float:
+    wrong = wrong_attributes(seen, right.attributes, LOOKS)
+    dx, dy = right.center[0] - seen.center[0], right.center[1] - seen.center[1]
+    return float(sum(_COSTS.get(name, 1.0) for name in wrong) + (dx * dx + dy * dy) ** 0.5)
+
+
+def objects_right(seen: Seen, scene: Scene, stated: Collection[str]) -> bool:
+    """Whether there are as many objects as asked, each with every attribute that was stated of it."""
+    right = truth(scene)
+    if len(seen.objects) != len(right.objects):
+        return False
+    pairs = zip(assign(seen, right), right.objects, strict=True)
+    return all(
+        one is not None and not wrong_attributes(one, asked.attributes, told_attributes(index, stated))
+        for index, (one, asked) in enumerate(pairs)
+    )
+
+
+def relation_right(seen: Seen, scene: Scene) -> bool:
+    """Whether the objects stand to one another as in the scene: beside, in front of, on top of, in rows."""
+    assigned = assign(seen, truth(scene))
+    if any(one is None for one in assigned):
+        return False
+    found = [one for one in assigned if one is not None]
+    arrangement = arrange(scene)
+    for unit in arrangement.units:
+        if len(unit) == 2 and not _stands_on(found[unit[1]], found[unit[0]]):
+            return False
+    bases = [found[unit[0]] for unit in arrangement.units]
+    if arrangement.kind == "depth":
+        return bases[0].box[3] > bases[1].box[3] + _STEP
+    if arrangement.kind == "rows":
+        back, front = bases[: arrangement.behind], bases[arrangement.behind :]
+        apart = min(one.box[3] for one in front) > max(one.box[3] for one in back)
+        return apart and _from_left(back) and _from_left(front)
+    return _from_left(bases) if arrangement.kind == "row" else True
+
+
+def _from_left(objects: Sequence[SeenObject]) -> bool:
+    return all(b.center[0] - a.center[0] > _STEP for a, b in pairwise(objects))
+
+
+def _stands_on(upper: SeenObject, lower: SeenObject) -> bool:
+    left, top, right, bottom = lower.box
+    beside = abs(upper.center[0] - lower.center[0]) > 0.6 * (right - left)
+    return not beside and upper.center[1] < top + 0.25 * (bottom - top)
+
+
+def layout_right(seen: Seen, scene: Scene, stated: Collection[str]) -> bool:
+    """Whether every object is on its side of the picture, in its kind and colour, and the pool of light on its own."""
+    asked, right = sides(scene), truth(scene)
+    for index, (one, true) in enumerate(zip(assign(seen, right), right.objects, strict=True)):
+        if one is None or wrong_attributes(one, true.attributes, ("kind", "color")):
+            return False
+        if not _on_side(2 * one.center[0] - 1, asked[index]):
+            return False
+    return "light.spot" not in stated or seen.picture["spot"] == scene.light.spot
+
+
+def _on_side(x: float, side: str) -> bool:
+    """`x` runs from -1 (left edge) to 1; close to a border between sides either is accepted."""
+    near = _SIDE - _SIDE_MARGIN
+    return {"left": x < -near, "right": x > near, "middle": abs(x) < _SIDE + _SIDE_MARGIN}[side]
+
+
+def negation_right(seen: Seen, scene: Scene, forbidden: Collection[str]) -> bool:
+    """Whether nothing is there that was forbidden, and as many objects as were asked for."""
+    if len(seen.objects) != len(scene.subjects):
+        return False
+    shown = [one.attributes for one in seen.objects]
+    for what in forbidden:
+        name, _, value = what.partition(":")
+        if name == "text" and seen.picture["text"] != "none":
+            return False
+        if name == "hat" and any(one.get("hat", "none") != "none" for one in shown):
+            return False
+        if name == "shape" and any(one["kind"] == value for one in shown):
+            return False
+        if name == "color" and any(value in (one["color"], one.get("second")) for one in shown):
+            return False
+        if name == "pattern" and any(one.get("pattern") == value for one in shown):
+            return False
+    return True
+
+
+def sources_right(seen: Seen, target: Scene, sources: Sequence[int | None]) -> bool:
+    """Whether every subject that a reference gives is there with all that the reference shows of it."""
+    right = truth(target)
+    for one, true, source in zip(assign(seen, right), right.objects, sources, strict=True):
+        if source is not None and (one is None or wrong_attributes(one, true.attributes, LOOKS)):
+            return False
+    return True
+
+
+def follows(seen: Seen, target: Scene, reach: float = 0.08) -> bool:
+    """Whether every subject is where it is in the target, in its kind and colour."""
+    return all(
+        one is not None and not wrong_attributes(one, true.attributes, ("kind", "color"))
+        for true, one in matched(seen, truth(target), reach)
+    )
+
+
+def edit_of_subject_done(seen: Seen, edit: Edit) -> bool:
+    """Whether a change of one subject was made: it is in its new place with all its attributes, or gone."""
+    right = truth(edit.after)
+    if len(seen.objects) != len(right.objects):
+        return False
+    pairs = matched(seen, right, 0.12)
+    if edit.kind == "remove":
+        return all(one is not None for _, one in pairs)
+    true, one = pairs[edit.subject or 0]
+    changed = edit.after.subjects[edit.subject or 0]
+    names = list(LOOKS) if isinstance(changed, Thing) else [*LOOKS, "facing", "arms"]
+    return one is not None and not wrong_attributes(one, {**true.attributes, **subject_attributes(changed)}, names)

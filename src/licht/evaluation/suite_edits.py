@@ -1,0 +1,165 @@
+"""Edits and references: was the change made, did the rest stay, is each reference in its place?"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from licht.evaluation import scoring, segmentation
+from licht.evaluation.intervals import mean, share
+from licht.evaluation.reading import reads
+from licht.evaluation.seen import Seen, truth
+from licht.evaluation.suites import BOLD, SEED, USUAL, Bench
+from licht.world.edits import EDIT_KINDS, Edit, change_mask, change_weight, sample_edit
+from licht.world.maps import render_maps
+from licht.world.pictures import render_pictures
+from licht.world.render import render
+from licht.world.scene import Thing
+from licht.world.tasks import Task, TaskKind, sample_task
+
+_LEAST_REST: Final = 0.2
+"""An edit that leaves less than this share of the picture alone has no rest to compare."""
+_OUTLINE: Final = 0.5
+_SMALL_FROM: Final = 5
+"""So many references are shown at 64 px, as in training."""
+_OF_SUBJECTS: Final = ("recolor", "restyle", "resize", "move", "add", "remove", "replace")
+
+
+def edit(bench: Bench) -> None:
+    """Whether asked changes are made, and how the rest comes through."""
+    count = bench.count(BOLD)
+    edits = [
+        sample_edit(EDIT_KINDS[at % len(EDIT_KINDS)], SEED, at // len(EDIT_KINDS), split="test") for at in range(count)
+    ]
+    before = render([each.before for each in edits], 128, 128)
+    after = render([each.after for each in edits], 128, 128)
+    drawn = [
+        bench.draw(each.instructions[at % len(each.instructions)], SEED + at, [before[at]])
+        for at, each in enumerate(edits)
+    ]
+    rows = bench.notebook.rows
+    hits = _done(bench, edits, drawn, before, after)
+    true = _done(bench, edits, list(after), before, after)
+    rows["edit_done"], rows["edit_done_ceiling"] = share(hits), share(true)
+    for kind in EDIT_KINDS:
+        rows[f"edit_{kind}"] = share([hit for hit, each in zip(hits, edits, strict=True) if each.kind == kind])
+    rows["edit_rest_psnr"] = mean(_rest_psnr(drawn, before, after))
+    rows["edit_nearer_after"] = share([_nearer(*each) for each in zip(drawn, before, after, strict=True)])
+    _by_geometry(bench, edits, drawn, after)
+    labels = [each.instructions[at % len(each.instructions)] for at, each in enumerate(edits)]
+    bench.keep("edit", [_beside(one, other) for one, other in zip(before, drawn, strict=True)], labels, hits)
+
+
+def _beside(one: Tensor, other: Tensor) -> Tensor:
+    return torch.cat([one, other], dim=1)
+
+
+def _done(bench: Bench, edits: Sequence[Edit], drawn: Sequence[Tensor], before: Tensor, after: Tensor) -> list[bool]:
+    seen = bench.look(drawn)
+    return [edit_done(bench, each, seen[at], (drawn[at], before[at], after[at])) for at, each in enumerate(edits)]
+
+
+def edit_done(bench: Bench, asked: Edit, seen: Seen, pictures: tuple[Tensor, Tensor, Tensor]) -> bool:
+    """Whether the change was made; `pictures` are (drawn, before, after).
+
+    Subjects, floor and light are judged; words are read; the camera, the colour of letters, and words where nothing
+    can read them are told by whether the change brought the picture nearer to the right one than to the old one.
+    """
+    right = truth(asked.after).picture
+    if asked.kind in _OF_SUBJECTS:
+        return scoring.edit_of_subject_done(seen, asked)
+    if asked.kind == "floor":
+        return seen.picture["floor"] == right["floor"]
+    if asked.kind == "relight":
+        return seen.picture["light_side"] == right["light_side"] and seen.picture["warmth"] == right["warmth"]
+    old, new = asked.before.lettering, asked.after.lettering
+    same_words = old is not None and new is not None and old.lines == new.lines
+    if asked.kind == "text" and not same_words and bench.reader is not None:
+        lines = bench.reader(pictures[0])
+        return reads(lines, new.lines) if new is not None else not lines
+    return _nearer(*pictures)
+
+
+def _nearer(drawn: Tensor, before: Tensor, after: Tensor) -> bool:
+    """Whether a picture is nearer to the right one than to the old one, where those differ."""
+    changed = change_mask(before[None], after[None])[0]
+    to_after, to_before = ((drawn.float() - other.float()).square()[changed].mean() for other in (after, before))
+    return bool(to_after < to_before)
+
+
+def _rest_psnr(drawn: Sequence[Tensor], before: Tensor, after: Tensor) -> list[float]:
+    """PSNR in dB of what was to stay, for edits that leave enough of it."""
+    rest = ~change_weight(change_mask(before, after), 2)
+    found = []
+    for one, true, keep in zip(drawn, after, rest, strict=True):
+        if float(keep.float().mean()) >= _LEAST_REST:
+            error = (one.float() - true.float()).square()[keep].mean() / 255.0**2
+            found.append(float(-10 * torch.log10(error.clamp(min=1e-7))))
+    return found
+
+
+def _by_geometry(bench: Bench, edits: Sequence[Edit], drawn: Sequence[Tensor], after: Tensor) -> None:
+    """The check that is not learned: does the changed thing's colour fill its true outline?"""
+    hits: list[bool] = []
+    ceiling: list[bool] = []
+    for at, each in enumerate(edits):
+        changed = each.after.subjects[each.subject] if each.kind != "remove" and each.subject is not None else None
+        if not isinstance(changed, Thing) or changed.pattern != "plain" or changed.color not in segmentation.TELLABLE:
+            continue
+        if changed.material == "metal" or each.after.light.warmth != "neutral" or each.kind not in _OF_SUBJECTS:
+            continue
+        instance = render_maps([each.after], 128, 128).instance_BHW[0]
+        for kept, picture in ((hits, drawn[at]), (ceiling, after[at])):
+            share_of = segmentation.agreement(picture, instance, each.subject or 0, changed.color)
+            kept.append(share_of >= _OUTLINE)
+    bench.notebook.rows["edit_by_geometry"] = share(hits)
+    bench.notebook.rows["edit_by_geometry_ceiling"] = share(ceiling)
+
+
+# References -----------------------------------------------------------------------------------------------------------
+
+Right = Callable[[Seen, Task], bool]
+
+
+def multiref(bench: Bench) -> None:
+    """References kept, put together, exchanged and followed."""
+    one = tasks("subject", bench.count(BOLD), 1)
+    row(bench, "one_reference", one, lambda seen, task: scoring.sources_right(seen, task.target, task.sources))
+    many = tasks("subjects", bench.count(USUAL), 2)
+    row(bench, "many_references", many, all_in_place)
+    row(bench, "order_swap", [task.swapped() for task in many], all_in_place)
+    row(bench, "ten_references", tasks("many", bench.count(USUAL), 8), all_in_place)
+    row(bench, "depth_follow", tasks("depth", bench.count(USUAL), 1), lambda s, task: scoring.follows(s, task.target))
+
+
+def all_in_place(seen: Seen, task: Task) -> bool:
+    """Whether every reference's subject is there with all its looks, and they stand to one another as asked."""
+    return scoring.sources_right(seen, task.target, task.sources) and scoring.relation_right(seen, task.target)
+
+
+def tasks(kind: TaskKind, count: int, least: int) -> list[Task]:
+    """Held-out tasks of a kind with at least so many references."""
+    found: list[Task] = []
+    index = 0
+    while len(found) < count:
+        task = sample_task(kind, SEED, index, split="test")
+        index += 1
+        found += [task] if len(task.references) >= least else []
+    return found
+
+
+def row(bench: Bench, name: str, tasks: Sequence[Task], right: Right) -> None:
+    """Draw, judge and count tasks."""
+    drawn, labels = [], []
+    for at, task in enumerate(tasks):
+        side = 64 if len(task.references) >= _SMALL_FROM else 128
+        references = render_pictures([each.picture for each in task.references], side, side)
+        text = task.instructions[at % len(task.instructions)]
+        drawn.append(bench.draw(text, SEED + at, list(references)))
+        labels.append(text)
+    hits = [right(seen, task) for seen, task in zip(bench.look(drawn), tasks, strict=True)]
+    true = bench.look(list(render([task.target for task in tasks], 128, 128)))
+    bench.notebook.rows[name] = share(hits)
+    bench.notebook.rows[f"{name}_ceiling"] = share([right(s, task) for s, task in zip(true, tasks, strict=True)])
+    bench.keep(name, drawn, labels, hits)

@@ -1,0 +1,138 @@
+"""Text to image: objects, relations, layouts, negations, colours by number; and the same at several step counts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from torch import Tensor
+
+from licht.evaluation import scoring, segmentation
+from licht.evaluation.colors import ciede2000
+from licht.evaluation.intervals import gap, mean, share
+from licht.evaluation.seen import Seen, subject_hex, truth
+from licht.evaluation.suites import BOLD, SEED, USUAL, Bench, Draws
+from licht.world.captions import Caption, Style, caption, styles_for
+from licht.world.draw import Pairs
+from licht.world.render import render
+from licht.world.sample import Kind, sample_scene
+from licht.world.scene import Scene, Thing
+
+STEP_COUNTS: Final = (1, 2, 4, 6, 8, 20, 50)
+STEPS_EACH: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A held-out scene and how it was put into words."""
+
+    scene: Scene
+    told: Caption
+
+
+Check = Callable[[Seen, Prompt], bool]
+
+
+def prompts(kind: Kind, count: int, style: Style | None = None, pairs: Pairs = "seen") -> list[Prompt]:
+    """Held-out scenes with captions that tell every attribute; scenes that cannot be told in `style` are left out."""
+    found: list[Prompt] = []
+    index = 0
+    while len(found) < count:
+        scene = sample_scene(kind, SEED, index, split="test", pairs=pairs)
+        index += 1
+        if style is None or style in styles_for(scene):
+            found.append(Prompt(scene, caption(scene, SEED, index, split="test", style=style, full=True)))
+    return found
+
+
+def t2i(bench: Bench) -> None:
+    """All rows of text to image."""
+    rows = bench.notebook.rows
+    one = _row(bench, "one_object", prompts("one", bench.count(BOLD)), _objects)
+    two = prompts("two", bench.count(BOLD))
+    pictures = _row(bench, "two_objects", two, _objects).pictures
+    _by_color(bench, two, pictures)
+    _row(bench, "relation", prompts("relation", bench.count(USUAL)), lambda s, p: scoring.relation_right(s, p.scene))
+    layouts = prompts("layout", bench.count(USUAL), "layout")
+    _row(bench, "layout", layouts, lambda s, p: scoring.layout_right(s, p.scene, p.told.stated))
+    negated = prompts("negation", bench.count(USUAL), "negation")
+    _row(bench, "negation", negated, lambda s, p: scoring.negation_right(s, p.scene, p.told.forbidden))
+    _hex(bench)
+    unseen = _row(bench, "unseen_pairs", prompts("one", bench.count(USUAL), pairs="unseen"), _objects)
+    alike = [hit for hit, prompt in zip(one.hits, one.prompts, strict=True) if _like_unseen(prompt.scene)]
+    rows["unseen_pairs_gap"] = gap(unseen.hits, alike)
+
+
+def _objects(seen: Seen, prompt: Prompt) -> bool:
+    return scoring.objects_right(seen, prompt.scene, prompt.told.stated)
+
+
+def _like_unseen(scene: Scene) -> bool:
+    """Scenes with unseen pairs have plain things that are not metal; only such are compared with them."""
+    thing = scene.subjects[0]
+    return isinstance(thing, Thing) and thing.pattern == "plain" and thing.material != "metal"
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    prompts: Sequence[Prompt]
+    pictures: Sequence[Tensor]
+    seen: Sequence[Seen]
+    hits: Sequence[bool]
+
+
+def _row(bench: Bench, name: str, asked: Sequence[Prompt], right: Check, drawer: Draws | None = None) -> _Drawn:
+    """Draw, judge and count one row, and beside it its ceiling and the shares of floor and light."""
+    pictures = [bench.draw(prompt.told.text, SEED + at, drawer=drawer) for at, prompt in enumerate(asked)]
+    seen = bench.look(pictures)
+    hits = [right(one, prompt) for one, prompt in zip(seen, asked, strict=True)]
+    bench.notebook.rows[name] = share(hits)
+    bench.keep(name, pictures, [prompt.told.text for prompt in asked], hits)
+    if drawer is None:
+        true = bench.look(list(render([prompt.scene for prompt in asked], 128, 128)))
+        bench.notebook.rows[f"{name}_ceiling"] = share([right(one, p) for one, p in zip(true, asked, strict=True)])
+        for what, category in (("floor", "floor"), ("light", "light_side")):
+            told = "floor" if what == "floor" else "light.side"
+            named = [(one, prompt) for one, prompt in zip(seen, asked, strict=True) if told in prompt.told.stated]
+            found = [one.picture[category] == truth(prompt.scene).picture[category] for one, prompt in named]
+            bench.notebook.rows[f"{name}_{what}"] = share(found)
+    return _Drawn(asked, pictures, seen, hits)
+
+
+def _by_color(bench: Bench, asked: Sequence[Prompt], pictures: Sequence[Tensor]) -> None:
+    """The check that is not learned: regions of both colours, in the right order from left to right."""
+    able = [(at, colors) for at, prompt in enumerate(asked) if (colors := segmentation.row_colors(prompt.scene))]
+    true = list(render([asked[at].scene for at, _ in able], 128, 128)) if able else []
+    drawn = [segmentation.colors_in_order(pictures[at], colors) for at, colors in able]
+    ceiling = [segmentation.colors_in_order(one, colors) for one, (_, colors) in zip(true, able, strict=True)]
+    bench.notebook.rows["two_objects_by_color"] = share(drawn)
+    bench.notebook.rows["two_objects_by_color_ceiling"] = share(ceiling)
+
+
+def _hex(bench: Bench) -> None:
+    """How far colours given by number are from what the judge sees, over the objects that it finds."""
+    asked = prompts("hex", bench.count(USUAL))
+    pictures = [bench.draw(prompt.told.text, SEED + at) for at, prompt in enumerate(asked)]
+    true = list(render([prompt.scene for prompt in asked], 128, 128))
+    rows = bench.notebook.rows
+    for suffix, shown in (("", pictures), ("_ceiling", true)):
+        distances: list[float] = []
+        found = []
+        for seen, prompt in zip(bench.look(shown), asked, strict=True):
+            for subject, one in zip(prompt.scene.subjects, scoring.assign(seen, truth(prompt.scene)), strict=True):
+                found.append(one is not None)
+                distances += [] if one is None else [ciede2000(subject_hex(subject), one.hex)]
+        rows[f"hex_ciede2000{suffix}"] = mean(distances)
+        rows[f"hex_found{suffix}"] = share(found)
+    bench.keep("hex", pictures, [prompt.told.text for prompt in asked], [True] * len(asked))
+
+
+def steps(bench: Bench) -> None:
+    """One and two objects at several step counts."""
+    if bench.at_steps is None:
+        return
+    count = bench.count(STEPS_EACH)
+    one, two = prompts("one", count), prompts("two", count)
+    for number in STEP_COUNTS:
+        drawer = bench.at_steps(number)
+        _row(bench, f"one_object_{number}_steps", one, _objects, drawer)
+        _row(bench, f"two_objects_{number}_steps", two, _objects, drawer)

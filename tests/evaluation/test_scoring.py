@@ -1,0 +1,210 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from licht.evaluation import scoring, segmentation
+from licht.evaluation.ceiling import matched, recognised
+from licht.evaluation.colors import ciede2000, ciede2000_of
+from licht.evaluation.intervals import gap, mean, share, share_of_ceiling
+from licht.evaluation.reading import reads
+from licht.evaluation.seen import Seen, SeenObject, truth
+from licht.world.captions import caption
+from licht.world.render import render
+from licht.world.sample import KINDS, sample_scene
+from licht.world.scene import Camera, Floor, Lettering, Light, Scene, Thing
+
+RED = Thing("sphere", "red", x=-0.8)
+BLUE = Thing("cube", "blue", "small", "shiny", x=0.8)
+PAIR = Scene(subjects=(RED, BLUE), camera=Camera(extent=2.0))
+EVERYTHING = {f"subjects[{i}].{name}" for i in range(10) for name in ("shape", "color", "size", "material", "pattern")}
+
+
+def changed(seen: Seen, index: int, **attributes: str) -> Seen:
+    one = seen.objects[index]
+    new = replace(one, attributes={**one.attributes, **attributes})
+    return replace(seen, objects=(*seen.objects[:index], new, *seen.objects[index + 1 :]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_truth_is_always_right(kind: str) -> None:
+    for index in range(6):
+        scene = sample_scene(kind, 3, index, split="test")  # type: ignore[arg-type] # one of KINDS
+        told = caption(scene, 3, index, split="test", full=True)
+        seen = truth(scene)
+        shuffled = replace(seen, objects=tuple(reversed(seen.objects)))
+        assert scoring.objects_right(shuffled, scene, told.stated)
+        assert scoring.relation_right(shuffled, scene)
+        assert scoring.negation_right(shuffled, scene, told.forbidden)
+        assert scoring.follows(shuffled, scene)
+        assert recognised([shuffled], [seen])["all"] == 1.0
+
+
+@pytest.mark.parametrize("wrong", [{"color": "green"}, {"size": "small"}, {"material": "metal"}, {"kind": "cone"}])
+def test_one_wrong_attribute_is_seen_if_it_was_stated(wrong: dict[str, str]) -> None:
+    seen = changed(truth(PAIR), 0, **wrong)
+    assert not scoring.objects_right(seen, PAIR, EVERYTHING)
+    unstated = {name for name in EVERYTHING if not name.startswith("subjects[0]")}
+    assert scoring.objects_right(seen, PAIR, unstated)
+
+
+def test_attributes_on_the_wrong_object_are_wrong() -> None:
+    seen = truth(PAIR)
+    a, b = seen.objects
+    swapped = replace(
+        seen,
+        objects=(
+            replace(a, attributes={**a.attributes, "color": "blue"}),
+            replace(b, attributes={**b.attributes, "color": "red"}),
+        ),
+    )
+    assert not scoring.objects_right(swapped, PAIR, EVERYTHING)
+
+
+def test_missing_and_further_objects_are_wrong() -> None:
+    seen = truth(PAIR)
+    assert not scoring.objects_right(replace(seen, objects=seen.objects[:1]), PAIR, set())
+    assert not scoring.objects_right(replace(seen, objects=(*seen.objects, seen.objects[0])), PAIR, set())
+    assert not scoring.relation_right(replace(seen, objects=seen.objects[:1]), PAIR)
+
+
+def moved(seen: Seen, index: int, dx: float, dy: float) -> Seen:
+    one = seen.objects[index]
+    left, top, right, bottom = one.box
+    new = replace(
+        one,
+        center=(one.center[0] + dx, one.center[1] + dy),
+        box=(left + dx, top + dy, right + dx, bottom + dy),
+    )
+    return replace(seen, objects=(*seen.objects[:index], new, *seen.objects[index + 1 :]))
+
+
+def test_relations_are_read_off_places() -> None:
+    mirrored = moved(moved(truth(PAIR), 0, 0.6, 0), 1, -0.6, 0)
+    assert not scoring.relation_right(mirrored, PAIR)
+    assert scoring.objects_right(mirrored, PAIR, EVERYTHING)
+    depth = Scene(subjects=(replace(RED, x=-0.2, z=1.0), replace(BLUE, x=0.2, z=-1.0)), camera=Camera(extent=2.0))
+    assert scoring.relation_right(truth(depth), depth)
+    assert not scoring.relation_right(moved(moved(truth(depth), 0, 0, -0.4), 1, 0, 0.4), depth)
+    base = Thing("cube", "green")
+    stack = Scene(subjects=(base, Thing("sphere", "red", "small", on=0)), camera=Camera(extent=1.6))
+    assert scoring.relation_right(truth(stack), stack)
+    assert not scoring.relation_right(moved(truth(stack), 1, 0.5, 0.3), stack)
+
+
+def test_layouts_need_sides_and_the_pool_of_light() -> None:
+    scene = sample_scene("layout", 0, 3)
+    lit = replace(scene, light=Light("left", "high", "neutral", "left"))
+    assert scoring.layout_right(truth(lit), lit, {"light.spot"})
+    dark = replace(truth(lit), picture={**truth(lit).picture, "spot": "right"})
+    assert not scoring.layout_right(dark, lit, {"light.spot"})
+    assert scoring.layout_right(dark, lit, set())
+    assert not scoring.layout_right(
+        moved(truth(lit), 0, 1.0 if truth(lit).objects[0].center[0] < 0.5 else -1.0, 0), lit, ()
+    )
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "wrong"),
+    [
+        ("shape:cube", {"kind": "cube"}),
+        ("color:green", {"color": "green"}),
+        ("pattern:striped", {"pattern": "striped"}),
+        ("hat", {"kind": "round character", "hat": "top"}),
+    ],
+)
+def test_what_was_forbidden_is_noticed(forbidden: str, wrong: dict[str, str]) -> None:
+    scene = Scene(subjects=(RED,))
+    assert scoring.negation_right(truth(scene), scene, (forbidden,))
+    assert not scoring.negation_right(changed(truth(scene), 0, **wrong), scene, (forbidden,))
+
+
+def test_forbidden_text_and_further_objects_are_noticed() -> None:
+    scene = Scene(subjects=(RED,))
+    written = truth(replace(scene, lettering=Lettering(("SUN",))))
+    assert not scoring.negation_right(written, scene, ("text",))
+    assert not scoring.negation_right(truth(PAIR), scene, ("else",))
+
+
+def test_the_assignment_is_the_cheapest_of_all() -> None:
+    right = truth(PAIR)
+    assert scoring.assign(replace(right, objects=tuple(reversed(right.objects))), right) == list(right.objects)
+    assert scoring.assign(replace(right, objects=()), right) == [None, None]
+    near = moved(right, 0, 0.3, 0)
+    assert matched(near, right, 0.1)[0][1] is None
+    assert matched(near, right, 0.1)[1][1] == right.objects[1]
+
+
+def test_ciede2000_of_published_pairs() -> None:
+    # rows 1, 7, 14, 17, 25 of table 1 of Sharma, Wu and Dalal (2005)
+    pairs = [
+        ((50.0, 2.6772, -79.7751), (50.0, 0.0, -82.7485), 2.0425),
+        ((50.0, 0.0, 0.0), (50.0, -1.0, 2.0), 2.3669),
+        ((50.0, -0.0010, 2.4900), (50.0, 0.0009, -2.4900), 4.8045),
+        ((50.0, 2.5, 0.0), (73.0, 25.0, -18.0), 27.1492),
+        ((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387), 1.2644),
+    ]
+    for first, second, expected in pairs:
+        assert ciede2000_of(first, second) == pytest.approx(expected, abs=1e-4)
+    assert ciede2000("#336699", "#336699") == 0.0
+    assert ciede2000("#000000", "#ffffff") == pytest.approx(100.0, abs=0.1)
+
+
+def test_intervals_hold_their_figure_and_shrink_with_trials() -> None:
+    few, many = share([True] * 9 + [False]), share(([True] * 9 + [False]) * 50)
+    assert few.value == many.value == 0.9
+    assert few.low < many.low < 0.9 < many.high < few.high
+    assert few.low == pytest.approx(0.5958, abs=1e-4)  # Wilson, 9 of 10
+    assert share([True] * 10).high == 1.0
+    assert math.isnan(share([]).value)
+    around = mean([1.0, 2.0, 3.0, 4.0])
+    assert around.low < around.value == 2.5 < around.high
+    assert share_of_ceiling([True, False, True, False], [True, True, True, False]).value == pytest.approx(2 / 3)
+    assert gap([True, False], [True, True]).value == -50.0
+
+
+def test_regions_of_color_are_found_where_they_are() -> None:
+    picture = render([PAIR], 128, 128)[0]
+    red, blue = segmentation.place_of(picture, "red"), segmentation.place_of(picture, "blue")
+    assert red is not None
+    assert blue is not None
+    assert red < 0.4
+    assert blue > 0.6
+    assert segmentation.place_of(picture, "yellow") is None
+    assert segmentation.colors_in_order(picture, ["red", "blue"])
+    assert not segmentation.colors_in_order(picture, ["blue", "red"])
+    assert segmentation.row_colors(PAIR) == ["red", "blue"]
+    assert segmentation.row_colors(replace(PAIR, subjects=(RED, replace(BLUE, color="white")))) is None
+
+
+def test_a_color_fills_the_outline_of_its_thing_and_no_other() -> None:
+    from licht.world.maps import render_maps
+
+    picture, instance = render([PAIR], 128, 128)[0], render_maps([PAIR], 128, 128).instance_BHW[0]
+    assert segmentation.agreement(picture, instance, 0, "red") > 0.8
+    assert segmentation.agreement(picture, instance, 1, "red") < 0.1
+
+
+def test_the_largest_region_is_connected() -> None:
+    mask = torch.zeros(12, 12, dtype=torch.bool)
+    mask[0:3, 0:3] = mask[6:10, 6:10] = True
+    region = segmentation.largest_region(mask)
+    assert int(region.sum()) == 16
+    assert not region[:4, :4].any()
+    assert not segmentation.largest_region(torch.zeros(4, 4, dtype=torch.bool)).any()
+
+
+def test_words_must_be_exact() -> None:
+    assert reads(["SUN"], ["SUN"])
+    assert reads(["SUN", "SET"], ["SUN", "SET"])
+    assert not reads(["SUNN"], ["SUN"])
+    assert not reads([], ["SUN"])
+    assert not reads(["SUN", "X"], ["SUN"])
+
+
+def test_floors_and_lights_are_categories() -> None:
+    seen = truth(Scene(Floor("checkered", "black", "white"), light=Light("above", "high", "warm")))
+    assert seen.picture["floor"] == "black and white"
+    assert (seen.picture["light_side"], seen.picture["warmth"], seen.picture["text"]) == ("above", "warm", "none")
+    assert isinstance(truth(PAIR).objects[0], SeenObject)

@@ -1,0 +1,201 @@
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from licht.checkpoint.catalog import built_in
+from licht.cli.main import run as command
+from licht.core.errors import InvalidRequest
+from licht.evaluation import suite_edits, suite_pictures, suite_words
+from licht.evaluation.run import SUITES, run_suite
+from licht.evaluation.suites import BOLD, SEED, Bench, Notebook, Report, Shown
+from licht.training.trained import open_autoencoder
+from licht.world.edits import EDIT_KINDS, sample_edit
+from licht.world.scene import Scene
+from tests.evaluation.oracle import Oracle, Renderer
+
+N = 6
+
+
+def bench_of(oracle: Oracle, scenes: dict[str, Scene], reader: Callable[[Tensor], list[str]] | None = None) -> Bench:
+    for scene in scenes.values():
+        oracle.show(scene)
+    drawer = Renderer(oracle, scenes)
+    return Bench(drawer, oracle, reader, None, lambda count: drawer, N, lambda done: None, Notebook())
+
+
+def picture_scenes() -> dict[str, Scene]:
+    asked = [
+        *suite_pictures.prompts("one", N),
+        *suite_pictures.prompts("two", N),
+        *suite_pictures.prompts("relation", N),
+        *suite_pictures.prompts("layout", N, "layout"),
+        *suite_pictures.prompts("negation", N, "negation"),
+        *suite_pictures.prompts("hex", N),
+        *suite_pictures.prompts("one", N, pairs="unseen"),
+    ]
+    return {prompt.told.text: prompt.scene for prompt in asked}
+
+
+def test_a_perfect_model_has_perfect_figures() -> None:
+    report = run_suite("t2i", bench_of(Oracle(), picture_scenes()), "truth")
+    assert report.n == N
+    for name in ("one_object", "two_objects", "relation", "layout", "negation", "unseen_pairs", "hex_found"):
+        assert report.rows[name].value == 1.0, name
+        assert report.rows[name].low < 1.0
+    for name, row in report.rows.items():
+        if name.endswith("_ceiling") and "by_color" not in name:
+            assert row.value == (0.0 if name.startswith("hex_c") else 1.0), name
+    assert report.rows["hex_ciede2000"].value == 0.0
+    assert report.rows["unseen_pairs_gap"].value == 0.0
+
+
+def test_a_model_that_draws_something_else_fails_every_row() -> None:
+    wrong = dict(zip(picture_scenes(), [Scene()] * 1000, strict=False))
+    report = run_suite("t2i", bench_of(Oracle(), wrong), "wrong")
+    for name in ("one_object", "two_objects", "relation", "layout", "negation", "unseen_pairs", "hex_found"):
+        assert report.rows[name].value == 0.0, name
+    assert math.isnan(report.rows["hex_ciede2000"].value)
+    assert report.as_json()["rows"]["hex_ciede2000"] == {"value": None, "low": None, "high": None}
+
+
+def edit_scenes() -> dict[str, Scene]:
+    found = {}
+    for at in range(len(EDIT_KINDS)):
+        edit = sample_edit(EDIT_KINDS[at], SEED, 0, split="test")
+        found[edit.instructions[at % len(edit.instructions)]] = edit.after
+    return found
+
+
+def no_lines(picture: Tensor) -> list[str]:
+    return []
+
+
+def test_perfect_edits_are_done_and_leave_the_rest() -> None:
+    bench = bench_of(Oracle(), edit_scenes())
+    bench = Bench(bench.drawer, bench.judge, None, None, None, len(EDIT_KINDS), lambda done: None, Notebook())
+    report = run_suite("edit", bench, "truth")
+    assert report.rows["edit_done"].value == report.rows["edit_done_ceiling"].value == 1.0
+    assert report.rows["edit_rest_psnr"].value == pytest.approx(70.0)
+    assert report.rows["edit_nearer_after"].value == 1.0
+    for kind in EDIT_KINDS:
+        assert report.rows[f"edit_{kind}"].value == 1.0
+
+
+def test_pictures_left_as_they_were_are_no_edits() -> None:
+    oracle = Oracle()
+    scenes = {}
+    for at in range(len(EDIT_KINDS)):
+        edit = sample_edit(EDIT_KINDS[at], SEED, 0, split="test")
+        scenes[edit.instructions[at % len(edit.instructions)]] = edit.before
+    bench = bench_of(oracle, scenes)
+    bench = Bench(bench.drawer, oracle, None, None, None, len(EDIT_KINDS), lambda done: None, Notebook())
+    report = run_suite("edit", bench, "lazy")
+    assert report.rows["edit_done"].value == 0.0
+    assert report.rows["edit_nearer_after"].value == 0.0
+
+
+def test_references_reach_the_drawer_and_swapped_ones_swap_places() -> None:
+    tasks = suite_edits.tasks("subjects", 4, 2)
+    swapped = [task.swapped() for task in tasks]
+    scenes = {task.instructions[at % len(task.instructions)]: task.target for at, task in enumerate(swapped)}
+    bench = bench_of(Oracle(), scenes)
+    suite_edits.row(bench, "order_swap", swapped, suite_edits.all_in_place)
+    assert bench.notebook.rows["order_swap"].value == 1.0
+    suite_edits.row(bench, "many_references", tasks, suite_edits.all_in_place)
+    assert bench.notebook.rows["many_references"].value < 0.5  # the drawer keeps drawing the swapped scenes
+    drawer = bench.drawer
+    assert isinstance(drawer, Renderer)
+    assert [len(shown) for shown in drawer.shown[:4]] == [len(task.references) for task in tasks]
+    assert torch.equal(drawer.shown[0][0], drawer.shown[4][1])
+
+
+def test_ten_references_are_shown_small() -> None:
+    tasks = suite_edits.tasks("many", 1, 8)
+    bench = bench_of(Oracle(), {})
+    suite_edits.row(bench, "ten_references", tasks, suite_edits.all_in_place)
+    drawer = bench.drawer
+    assert isinstance(drawer, Renderer)
+    assert len(drawer.shown[0]) >= 8
+    assert drawer.shown[0][0].shape == (64, 64, 3)
+    assert bench.notebook.rows["ten_references"].value == 0.0
+    assert bench.notebook.rows["ten_references_ceiling"].value == 0.0  # nobody showed the oracle these targets
+
+
+@pytest.fixture
+def reads_truth() -> Bench:
+    words = suite_words.prompts("word", N, 5)
+    scenes = {prompt.told.text: prompt.scene for prompt in [*words, *suite_words.prompts("two_lines", N, 8)]}
+    oracle = Oracle()
+    texts = {oracle.show(s).numpy().tobytes(): list(s.lettering.lines) for s in scenes.values() if s.lettering}
+    return bench_of(oracle, scenes, lambda picture: texts[picture.numpy().tobytes()])
+
+
+def test_words_are_counted_as_shares_of_what_can_be_read(reads_truth: Bench) -> None:
+    report = run_suite("text", reads_truth, "truth")
+    for name in ("words", "words_raw", "words_ceiling", "two_lines", "two_lines_raw", "two_lines_ceiling"):
+        assert report.rows[name].value == 1.0, name
+
+
+def test_words_without_a_reader_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="needs a reader"):
+        run_suite("text", bench_of(Oracle(), {}), "blind")
+
+
+def test_the_autoencoder_that_is_shipped_is_measured() -> None:
+    autoencoder = open_autoencoder(built_in()["nano"])
+    bench = bench_of(Oracle(), {})
+    bench = Bench(bench.drawer, bench.judge, None, autoencoder, None, 8, lambda done: None, Notebook())
+    rows = run_suite("vae", bench, "nano").rows
+    assert 15 < rows["vae_psnr"].low < rows["vae_psnr"].value < rows["vae_psnr"].high < 60
+    assert 0.4 < rows["vae_ssim"].value < 1
+
+
+def test_the_sheet_shows_successes_and_failures_of_each_row() -> None:
+    cell = torch.zeros(4, 4, 3, dtype=torch.uint8)
+    shown = [
+        Shown(cell, f"{'+' if right else '-'} row{row}: {at}", right)
+        for row in range(2)
+        for right in (True, False)
+        for at in range(5)
+    ]
+    _, labels = Report("t2i", "m", 5, {}, tuple(shown)).sheet(each=2)
+    assert labels == [
+        "+ row0: 0",
+        "+ row0: 1",
+        "- row0: 0",
+        "- row0: 1",
+        "+ row1: 0",
+        "+ row1: 1",
+        "- row1: 0",
+        "- row1: 1",
+    ]
+
+
+def test_held_out_prompts_are_held_out() -> None:
+    from licht.world.heldout import shows_held_out
+
+    assert BOLD == 500
+    assert all(shows_held_out(p.scene.subjects[0]) for p in suite_pictures.prompts("one", 5, pairs="unseen"))
+    assert not any(shows_held_out(p.scene.subjects[0]) for p in suite_pictures.prompts("one", 5))
+
+
+def test_an_unknown_suite_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(SUITES) == {"t2i", "edit", "multiref", "text", "steps", "vae"}
+    with pytest.raises(InvalidRequest, match="suite 'looks' is unknown"):
+        run_suite("looks", bench_of(Oracle(), {}), "m")
+    assert command(["eval", "looks"]) == 2
+    assert "suite 'looks' is unknown; use one of t2i" in capsys.readouterr().err
+
+
+def test_eval_prints_json_and_writes_a_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "sheet.png"
+    assert command(["eval", "vae", "--n", "3", "--json", "--sheet", str(sheet)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["suite"], said["model"], said["n"]) == ("vae", "nano", 3)
+    assert set(said["rows"]["vae_psnr"]) == {"value", "low", "high"}
+    assert sheet.stat().st_size > 1000
