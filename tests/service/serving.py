@@ -46,9 +46,11 @@ class Served:
 
 
 def environment(**settings: str) -> dict[str, str]:
+    """The environment of a process; an empty setting is none, so `worker__engine=""` is the built-in model."""
     names = {f"LICHT_SERVICE__{name.upper()}": value for name, value in settings.items()}
     path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    return {**os.environ, "PYTHONPATH": path, "LICHT_SERVICE__WORKER__ENGINE": "tests.service.fakes:open_fake", **names}
+    fake = {"PYTHONPATH": path, "LICHT_SERVICE__WORKER__ENGINE": "tests.service.fakes:open_fake"}
+    return {name: value for name, value in {**os.environ, **fake, **names}.items() if value}
 
 
 def start(data: Path, **settings: str) -> Served:
