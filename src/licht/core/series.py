@@ -27,9 +27,12 @@ class _Part(BaseModel):
 
 
 class Character(_Part):
-    """Somebody or something that appears in several frames. `images` are files, or whatever the caller can open."""
+    """Somebody or something that appears in several frames: pictures, a description, or both.
 
-    images: Annotated[tuple[str, ...], Field(min_length=1, max_length=10)]
+    `images` are files, or whatever the caller can open.
+    """
+
+    images: Annotated[tuple[str, ...], Field(max_length=10)] = ()
     description: Text | None = None
     role: Role | None = None
     strength: Annotated[float, Field(ge=0, le=MAX_REFERENCE_STRENGTH, allow_inf_nan=False)] = 1.0
@@ -76,7 +79,12 @@ class Story(_Part):
 
     def check(self) -> None:
         """Raise `InvalidPrompt` for a frame that mentions somebody unknown, or that has too many pictures."""
-        for name in self.characters:
+        for name, character in self.characters.items():
+            if not character.images and character.description is None:
+                raise InvalidRequest(
+                    f"characters.{name}: has neither images nor a description; give it one of them",
+                    field=f"characters.{name}",
+                )
             if _IMAGE.fullmatch(name):
                 raise InvalidRequest(
                     f"characters.{name}: this name means a picture by its number; choose another",
@@ -103,7 +111,8 @@ class Story(_Part):
         for name in self.cast(number):
             character = self.characters[name]
             numbers = range(len(images) + 1, len(images) + len(character.images) + 1)
-            words[name] = f"{character.description or name} ({', '.join(f'image {each}' for each in numbers)})"
+            pictures = f" ({', '.join(f'image {each}' for each in numbers)})" if numbers else ""
+            words[name] = f"{character.description or name}{pictures}"
             images += [(image, character) for image in character.images]
         prompt = _MENTION.sub(lambda match: words[match[1]], frame.prompt)
         if self.style is not None:
