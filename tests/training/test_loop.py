@@ -3,6 +3,7 @@ import math
 import os
 import subprocess
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from licht.core.errors import InvalidSettings, OutputFailed
+from licht.core.errors import InvalidSettings, NotAvailable, OutputFailed
 from licht.training.loop import Rank, Report, TrainingDiverged, read_log, train
 from licht.training.optim import rate_factor
 from licht.training.state import checkpoints, read_tensors
+from licht.training.tensorboard import open_tensorboard
 from tests.training.toy import ToyTask, toy_recipe
 
 
@@ -110,6 +112,94 @@ def test_rows_of_all_ranks_are_the_rows_of_one(tmp_path: Path) -> None:
     whole, _ = task.batch(3, Rank())
     parts = [task.batch(3, Rank(index, 2))[0] for index in range(2)]
     assert torch.equal(torch.stack(parts, 1).flatten(0, 1), whole)
+
+
+def test_everything_logged_is_watched(tmp_path: Path) -> None:
+    watched: list[tuple[int, dict[str, float]]] = []
+    recipe = toy_recipe(41)
+    train(ToyTask(recipe), recipe, tmp_path, 1, quiet, lambda step, figures: watched.append((step, figures)))
+    assert watched == [(line.pop("step"), line) for line in read_log(tmp_path)]
+    assert {step for step, _ in watched} >= {0, 20, 40, 41}
+
+
+def test_tensorboard_is_asked_for_by_name_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(NotAvailable, match="pip install tensorboard"):
+        open_tensorboard(tmp_path)
+
+
+def test_tensorboard_gets_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str, flush_secs: int) -> None:
+            assert folder == str(tmp_path / "tensorboard")
+            assert flush_secs > 0
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            added.append((name, value, step))
+
+        def flush(self) -> None:
+            added.append(("flushed", 0.0, 0))
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined] # a stand-in for the package
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    open_tensorboard(tmp_path)(5, {"loss": 1.5})
+    assert added == [("loss", 1.5, 5), ("flushed", 0.0, 0)]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from licht.core.errors import OutputFailed
+from licht.training.config import Source, Stream
+from licht.training.pictures import PictureStore
+from licht.training.store import StreamStore
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+run = Path(sys.argv[1])
+for make in (
+    lambda: PictureStore(run / "pictures.bin", 100, (64, 64)),
+    lambda: StreamStore(run, Stream("s", Source.PICTURE, ("one",), 1000, 1.0), 128, 96),
+):
+    try:
+        make()
+    except OutputFailed as error:
+        print(error.message)
+from tests.training.toy import ToyTask, toy_recipe
+from licht.training.loop import train
+recipe = toy_recipe()
+train(ToyTask(recipe, killed_at=None), recipe, run / "run", 1, lambda report: None)
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, 100_000))
+longer = toy_recipe(9)
+try:
+    train(ToyTask(longer), longer, run / "other", 1, lambda report: None)
+except OutputFailed as error:
+    print(error.message)
+"""
+
+
+@pytest.mark.slow
+def test_no_room_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(root), str(root / "src")])
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second, third = done.stdout.splitlines()
+    assert "pictures.bin cannot be written" in first
+    assert "cannot be written" in second
+    assert "the checkpoint" in third
+    assert "the last one is kept" in third
+    assert not (tmp_path / "pictures.bin").exists()
+    assert not list((tmp_path / "other").glob("*step-*"))
+    assert weights(tmp_path / "run")
 
 
 WORKER = """

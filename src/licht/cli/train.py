@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
     from licht.training.config import Recipe
+    from licht.training.loop import Rank, TrainingTask
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name; `licht train list` names them all.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or JSON file; `licht train list` names them all.")],
     minutes: Annotated[float, typer.Option(help="Stop after this many minutes; the run can be gone on with.")] = 60.0,
     run: Annotated[Path | None, typer.Option(help="Folder of the run (default: runs/RECIPE).")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of prepared data (default: RUN/data).")] = None,
@@ -18,9 +23,10 @@ def train(
         list[str] | None, typer.Option("--set", help="FIELD=VALUE, such as optim.batch=64; repeat for several.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    show: Annotated[bool, typer.Option("--show", help="Print the recipe as JSON and do nothing.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard as well.")] = False,
 ) -> None:
     """Train a model by RECIPE. Data are prepared first; everything goes on where it was interrupted."""
-    from licht.core.errors import InvalidSettings
     from licht.recipes import RECIPES
     from licht.training.config import override
 
@@ -28,31 +34,49 @@ def train(
         for name, function in RECIPES.items():
             typer.echo(f"{name:20s} {(function.__doc__ or '').splitlines()[0]}")
         return
-    if recipe not in RECIPES:
-        raise InvalidSettings(f"recipe {recipe!r} is unknown; choose one of {', '.join(RECIPES)}", field="recipe")
     pairs = [change.partition("=") for change in changes or []]
-    settled = override(RECIPES[recipe](), {field: value for field, _, value in pairs})
-    folder = run or Path("runs") / recipe
-    _follow(settled, folder, data or folder / "data", minutes, device)
+    settled = override(_recipe(recipe), {field: value for field, _, value in pairs})
+    if show:
+        typer.echo(settled.as_json())
+        return
+    folder = run or Path("runs") / settled.name
+    _follow(settled, folder, data or folder / "data", minutes, device, tensorboard)
 
 
-def _follow(recipe: "Recipe", run: Path, data: Path, minutes: float, device: str) -> None:
+def _recipe(name: str) -> "Recipe":
+    """The recipe of a name or a file."""
+    from licht.core.errors import InvalidSettings
+    from licht.recipes import RECIPES
+    from licht.training.config import recipe_from_json
+
+    if name in RECIPES:
+        return RECIPES[name]()
+    try:
+        is_file = Path(name).is_file()
+        text = Path(name).read_text("utf-8") if is_file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"the recipe {name[:100]!r} cannot be read ({error})", field="recipe") from error
+    if not is_file:
+        known = ", ".join(RECIPES)
+        raise InvalidSettings(f"recipe {name!r} is unknown; name a JSON file, or one of {known}", field="recipe")
+    return recipe_from_json(text)
+
+
+def _follow(recipe: "Recipe", run: Path, data: Path, minutes: float, device: str, tensorboard: bool) -> None:
     from rich.console import Console
 
-    from licht.checkpoint.catalog import built_in
-    from licht.engine.engine import choose_device
-    from licht.evaluation.judge_training import assemble_judge
-    from licht.evaluation.sheets import write_sheet
-    from licht.training.assemble import assemble
-    from licht.training.config import Task
-    from licht.training.loop import Report, TrainingTask
+    from licht.training.loop import Report, distributed, first_alone
     from licht.training.loop import train as follow
+    from licht.training.tensorboard import open_tensorboard
 
     console = Console(stderr=True)
     status = console.status("starting")
 
     def preparing(what: str, done: int, total: int) -> None:
-        status.update(f"preparing {what}: {done:,} of {total:,}")
+        if total:
+            status.update(f"preparing {what}: {done:,} of {total:,}")
+        else:
+            console.print(what, highlight=False)
 
     def training(report: Report) -> None:
         line = (
@@ -62,12 +86,39 @@ def _follow(recipe: "Recipe", run: Path, data: Path, minutes: float, device: str
         if not console.is_terminal:
             console.print(line)
 
-    with status:
-        place = choose_device(device)
-        if recipe.task is Task.JUDGE:
-            task: TrainingTask = assemble_judge(recipe, data, place, preparing)
-        else:
-            task = assemble(recipe, run, data, place, built_in(), write_sheet, preparing)
-        report = follow(task, recipe, run, minutes, training)
+    with status, distributed() as rank:
+        watch = open_tensorboard(run) if tensorboard and not rank.index else None
+        place = _device(device, rank)
+        task = first_alone(rank, lambda: _assemble(recipe, run, data, place, preparing))
+        report = follow(task, recipe, run, minutes, training, watch)
     typer.echo(f"{run}: step {report.step:,} of {report.steps:,}, loss {report.loss:.4f}", err=True)
     typer.echo(str(run))
+
+
+def _device(name: str, rank: "Rank") -> "torch.device":
+    """This process's device: with several, each has the GPU of its own number."""
+    import os
+
+    import torch
+
+    from licht.engine.engine import choose_device
+
+    chosen = choose_device(name)
+    if rank.count > 1 and chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(chosen)
+    return chosen
+
+
+def _assemble(
+    recipe: "Recipe", run: Path, data: Path, place: "torch.device", preparing: "Callable[[str, int, int], None]"
+) -> "TrainingTask":
+    from licht.checkpoint.catalog import built_in
+    from licht.evaluation.judge_training import assemble_judge
+    from licht.evaluation.sheets import write_sheet
+    from licht.training.assemble import assemble
+    from licht.training.config import Task
+
+    if recipe.task is Task.JUDGE:
+        return assemble_judge(recipe, data, place, preparing)
+    return assemble(recipe, run, data, place, built_in(), write_sheet, preparing)

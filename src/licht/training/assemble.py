@@ -10,9 +10,10 @@ from tokenizers import Tokenizer
 from licht.core.errors import InvalidSettings
 from licht.model.autoencoder import Autoencoder
 from licht.training.autoencoder import AutoencoderTask
-from licht.training.config import Recipe, Task
+from licht.training.config import Recipe, Source, Task
 from licht.training.distil import DistilTask
 from licht.training.flow import FlowTask
+from licht.training.folder import FolderRows, settle_folder_streams
 from licht.training.loop import TrainingTask
 from licht.training.pictures import PictureStore, WriteSheet
 from licht.training.preview import Preview, Sampling
@@ -22,7 +23,7 @@ from licht.training.tokenizer import CaptionEncoder, save_tokenizer, train_token
 from licht.training.trained import autoencoder_folder, fill, named_folder, open_autoencoder, open_networks
 
 Progress = Callable[[str, int, int], None]
-"""(what is being prepared, done, total)."""
+"""(what is being prepared, done, total); a total of 0 is news without a count."""
 
 PROMPTS = (
     "a large shiny red sphere on a gray floor, light from the left",
@@ -59,11 +60,15 @@ def assemble(
         return AutoencoderTask(recipe, store, device, write_sheet)
     autoencoder = find_autoencoder(recipe, known).to(device)
     encoder = CaptionEncoder(find_tokenizer(recipe, run, known), recipe.networks.text_length)
-    rows = RenderedRows(autoencoder, encoder, "train", recipe.data.seed)
+    rendered = RenderedRows(autoencoder, encoder, "train", recipe.data.seed)
+    streams, given = settle_folder_streams(
+        recipe.data.streams, recipe.data.broken, lambda line: on_progress(line, 0, 0)
+    )
+    own = FolderRows(rendered.latents, encoder, given)
     stores = []
-    for stream in recipe.data.streams:
+    for stream in streams:
         store_of = StreamStore(data, stream, 4 * recipe.networks.z_channels, recipe.networks.text_length)
-        store_of.fill(rows, _CHUNK, on_progress)
+        store_of.fill(own if stream.source is Source.FOLDER else rendered, _CHUNK, on_progress)
         stores.append(store_of)
     if recipe.task is Task.FLOW:
         flow = FlowTask(

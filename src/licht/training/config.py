@@ -64,6 +64,15 @@ class Source(StrEnum):
     """A scene before and after a change; the reference is the scene before."""
     TASK = "task"
     """Several references to be brought together."""
+    FOLDER = "folder"
+    """A folder of one's own pictures, with captions and perhaps references."""
+
+
+class Broken(StrEnum):
+    """What becomes of a folder in which pictures are broken or have no caption."""
+
+    REFUSE = "refuse"
+    SKIP = "skip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,8 @@ class Stream:
     """Rows of the rendered world that can share a batch: one size (width, height), one number of references.
 
     Rows take the `kinds` of scenes, edits or tasks in turn; each is kept with `captions` phrasings. A step draws from
-    this stream in proportion to `weight`. References are squares of `reference_px`.
+    this stream in proportion to `weight`. References are squares of `reference_px`. A stream of source `folder` has no
+    kinds, and its rows are counted when the folder is read.
     """
 
     name: str
@@ -83,6 +93,7 @@ class Stream:
     references: int = 0
     reference_px: int = 128
     captions: int = 4
+    folder: str | None = None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -103,6 +114,7 @@ class DataConfig:
     streams: tuple[Stream, ...] = ()
     pictures: int = 0
     crop_px: int = 64
+    broken: Broken = Broken.REFUSE
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,6 +25,8 @@ from licht.training.config import Recipe
 from licht.training.ema import EMA
 from licht.training.optim import build_optimizers, set_rates
 from licht.training.state import checkpoints, load_state, save_state, seconds_trained, write_json_line
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +68,41 @@ class TrainingDiverged(LichtError):
     code = "training_diverged"
 
 
-def train(task: TrainingTask, recipe: Recipe, run: Path, minutes: float, on_report: Callable[[Report], None]) -> Report:
+Watch = Callable[[int, dict[str, float]], None]
+"""(step, figures): called with all that is logged."""
+
+
+def train(
+    task: TrainingTask,
+    recipe: Recipe,
+    run: Path,
+    minutes: float,
+    on_report: Callable[[Report], None],
+    watch: Watch | None = None,
+) -> Report:
     """Train for at most `minutes` or until the recipe's last step; goes on from the newest checkpoint in `run`.
 
     Raises `InvalidSettings` if `run` belongs to another recipe, `OutputFailed` if a checkpoint cannot be written,
     `TrainingDiverged` for a loss that is not finite.
     """
-    with _distributed() as rank:
-        return _Run(task, recipe, run, rank, on_report).go(minutes)
+    with distributed() as rank:
+        return _Run(task, recipe, run, rank, on_report, watch).go(minutes)
 
 
 class _Run:
     """One call of `train` in one process."""
 
     def __init__(
-        self, task: TrainingTask, recipe: Recipe, run: Path, rank: Rank, on_report: Callable[[Report], None]
+        self,
+        task: TrainingTask,
+        recipe: Recipe,
+        run: Path,
+        rank: Rank,
+        on_report: Callable[[Report], None],
+        watch: Watch | None,
     ) -> None:
         self.task, self.recipe, self.run, self.rank, self.on_report = task, recipe, run, rank, on_report
+        self.watch = watch
         run.mkdir(parents=True, exist_ok=True)
         self.optimizers = build_optimizers(task.module.named_parameters(), recipe.optim)
         self.ema = EMA(task.module, recipe.optim.ema)
@@ -132,8 +153,7 @@ class _Run:
         self.ema.update(self.task.module, self.step)
         if log and self.rank.index == 0:
             named = {name: round(float(term.detach()), 6) for name, term in terms.items()}
-            entry = {"step": self.step, "loss": value, **named, "grad_norm": float(norm), "rate": factor}
-            write_json_line(self.run / "log.jsonl", entry)
+            self._log({"loss": value, **named, "grad_norm": float(norm), "rate": factor})
         self.step += 1
         return value
 
@@ -149,7 +169,12 @@ class _Run:
                 figures = self.task.sample(self.run / f"sample-{self.step:08d}.png", self.step)
             finally:
                 self.ema.swap(self.task.module)
-            write_json_line(self.run / "log.jsonl", {"step": self.step, **figures})
+            self._log(figures)
+
+    def _log(self, figures: dict[str, float]) -> None:
+        write_json_line(self.run / "log.jsonl", {"step": self.step, **figures})
+        if self.watch is not None:
+            self.watch(self.step, figures)
 
     def _report(self, loss: float, steps_per_s: float) -> Report:
         report = Report(self.step, self.recipe.optim.steps, loss, steps_per_s * self.recipe.optim.batch)
@@ -174,17 +199,29 @@ class _Run:
 
 
 @contextmanager
-def _distributed() -> Iterator[Rank]:
-    """Join the processes that torchrun started, if it did."""
+def distributed() -> Iterator[Rank]:
+    """Join the processes that torchrun started, if it did; inside of itself it joins nothing twice."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        yield Rank()
+    if count == 1 or dist.is_initialized():
+        yield Rank() if count == 1 else Rank(dist.get_rank(), count)
         return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    # the others wait while the first prepares data
+    dist.init_process_group(backend, timeout=timedelta(days=1))
     try:
         yield Rank(dist.get_rank(), count)
     finally:
         dist.destroy_process_group()
+
+
+def first_alone(rank: Rank, prepare: Callable[[], T]) -> T:
+    """`prepare()` in the first process, then in all others, which find what it has written."""
+    if rank.count > 1 and rank.index:
+        dist.barrier()
+    made = prepare()
+    if rank.count > 1 and not rank.index:
+        dist.barrier()
+    return made
 
 
 def read_log(run: Path) -> list[dict[str, float]]:

@@ -1,5 +1,6 @@
 """Pictures rendered once and kept as raw bytes, so that every step reads only what it needs."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,26 @@ Render = Callable[[int, int], Tensor]
 WriteSheet = Callable[[Path, Tensor, Sequence[str]], None]
 """(path, uint8 pictures (B, H, W, 3), labels): passed in, because sheets belong to evaluation."""
 
+_BLOCK_BYTES = 2**20
+
+
+def reserve(path: Path, size_bytes: int) -> None:
+    """Make a file of zeros that really has its place on the disk.
+
+    A mapped file that is only declared large kills the process when the disk is full. Raises `OSError` instead, and
+    leaves nothing behind.
+    """
+    try:
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size_bytes)
+            else:  # macOS has no such call
+                for written in range(0, size_bytes, _BLOCK_BYTES):
+                    file.write(bytes(min(_BLOCK_BYTES, size_bytes - written)))
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
 
 class PictureStore:
     """`count` RGB pictures of one size in one mapped file."""
@@ -26,7 +47,9 @@ class PictureStore:
         complete = path.is_file() and path.stat().st_size == int(np.prod(shape))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._pixels = np.memmap(path, np.uint8, "r+" if complete else "w+", shape=shape)
+            if not complete:
+                reserve(path, int(np.prod(shape)))
+            self._pixels = np.memmap(path, np.uint8, "r+", shape=shape)
         except OSError as error:
             raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
         self._progress = path.with_suffix(".done")

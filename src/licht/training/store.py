@@ -12,6 +12,7 @@ from torch import Tensor
 
 from licht.core.errors import InvalidSettings, OutputFailed
 from licht.training.config import Stream
+from licht.training.pictures import reserve
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class StreamStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             known = self.folder / "stream.json"
-            if known.is_file() and json.loads(known.read_text("utf-8")) != description:
+            if known.is_file() and _settled(json.loads(known.read_text("utf-8"))) != _settled(description):
                 raise InvalidSettings(f"{self.folder} was prepared for another stream; delete it or use another folder")
             known.write_text(json.dumps(description), "utf-8")
             self._latents = self._open("latents", (stream.rows, tokens, channels), np.float16)
@@ -81,4 +82,11 @@ class StreamStore:
         path = self.folder / f"{name}.bin"
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         complete = path.is_file() and path.stat().st_size == size
-        return np.memmap(path, np.dtype(dtype), "r+" if complete else "w+", shape=shape)
+        if not complete:
+            reserve(path, size)
+        return np.memmap(path, np.dtype(dtype), "r+", shape=shape)
+
+
+def _settled(description: dict[str, Any]) -> dict[str, Any]:
+    """Without what says nothing: streams that were prepared before a field existed have it as usual."""
+    return {name: value for name, value in description.items() if value is not None}
