@@ -98,7 +98,10 @@ WRITING_CALLS = ("save_image", "imwrite")  # what other libraries call it
 # (module, receiver) of a `.save` that is no picture's, or that goes through the door by itself; each with its reason.
 SAVES_ALLOWED: Mapping[tuple[str, str], str] = MappingProxyType(
     {
-        ("cli.drawing", "event"): "a generate.Result, which writes what the door has released",
+        **dict.fromkeys(
+            (("cli.drawing", "event"), ("cli.runner", "event")),
+            "a generate.Result, which writes what the door has released",
+        ),
         ("client", "upload"): "a reference on its way to the endpoint, not a result",
         ("upsample.chat", "upload"): "a reference on its way to a language model, not a result",
     }

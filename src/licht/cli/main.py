@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from licht import __version__
+from licht.cli.batch import batch
 from licht.cli.convert import convert
 from licht.cli.doctor import doctor
 from licht.cli.eval import evaluate
@@ -39,6 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(generate)
+app.command()(batch)
 app.add_typer(prompt, name="prompt")
 app.add_typer(models, name="models")
 app.command()(doctor)

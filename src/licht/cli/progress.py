@@ -1,4 +1,4 @@
-"""A progress bar on stderr, only where someone can see it."""
+"""Progress bars on stderr, only where someone can see them."""
 
 from types import TracebackType
 
@@ -18,20 +18,22 @@ _LABELS = {
 
 
 class ProgressBar:
-    """One line that follows the stages of a request."""
+    """One line that follows the stages of a request, and one above it for many jobs."""
 
-    def __init__(self, pictures: int) -> None:
-        """`pictures` is how many are drawn in all; from two on, they are counted."""
+    def __init__(self, pictures: int, jobs: int = 0) -> None:
+        """`pictures` is how many are drawn in all; from two on, they are counted. `jobs` asks for a line of jobs."""
         self._pictures, self._before = pictures, 0
+        self._console = Console(stderr=True)
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=self._console,
             transient=True,
-            disable=not Console(stderr=True).is_terminal,
+            disable=not self._console.is_terminal,
         )
+        self._jobs = self._bars.add_task("jobs", total=jobs) if jobs else None
         self._task = self._bars.add_task("loading", total=None)
 
     def begin(self, before: int) -> None:
@@ -40,12 +42,21 @@ class ProgressBar:
 
     def show(self, progress: Progress) -> None:
         """Move the line to where `progress` is."""
-        label = _LABELS[progress.stage]
+        label = _LABELS.get(progress.stage, progress.stage.replace("_", " "))
         if self._pictures > 1 and progress.stage in ("denoise", "decode"):
             label = f"{label} {self._before + progress.picture + 1}/{self._pictures}"
         if progress.done == 0:
             self._bars.reset(self._task, total=progress.total, description=label)
         self._bars.update(self._task, completed=progress.done, total=progress.total, description=label)
+
+    def job_done(self) -> None:
+        """One more job has ended."""
+        if self._jobs is not None:
+            self._bars.advance(self._jobs)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> "ProgressBar":
         self._bars.start()
