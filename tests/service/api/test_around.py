@@ -43,13 +43,20 @@ def test_metrics(service: Service) -> None:
         'licht_jobs{state="queued"} 1.0',
         'licht_jobs{state="ready"} 1.0',
         'licht_jobs_ended_total{route="flux-2-pro",state="failed"} 1.0',
-        'licht_output_megapixels_total{route="flux-2-pro",state="ready"} 1.048576',
-        'licht_credits_total{route="flux-2-pro",state="ready"} 3.0',
-        'licht_steps_total{route="flux-2-pro",state="ready"} 4.0',
+        'licht_output_megapixels_total{route="flux-2-pro"} 1.048576',
+        'licht_credits_total{route="flux-2-pro"} 3.0',
+        'licht_steps_total{route="flux-2-pro"} 4.0',
+        'licht_queue_seconds_bucket{le="3600.0",route="flux-2-pro"} 2.0',
+        'licht_queue_seconds_bucket{le="+Inf",route="flux-2-pro"} 2.0',
+        'licht_queue_seconds_count{route="flux-2-pro"} 2.0',
+        'licht_run_seconds_count{route="flux-2-pro",state="ready"} 1.0',
+        'licht_steps_per_second_count{route="flux-2-pro"} 1.0',
+        'licht_stages_total{stage="denoise"} 1.0',
         'licht_workers{condition="ready"} 0.0',
         'licht_http_responses_total{method="POST",route="/v1/flux-2-pro",status="200"} 3.0',
     ):
         assert line in text.splitlines()
+    assert "process_resident_memory_bytes" in text
     assert "a red sphere" not in text
 
 

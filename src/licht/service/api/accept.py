@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 import uuid
 from collections.abc import Callable, Sequence
@@ -21,7 +22,9 @@ from licht.service.fetch import check_url
 from licht.service.keys import Key
 from licht.service.metering import MILLI, reported_megapixels
 from licht.service.queue.records import Idempotency, Input, NewJob, Outcome, State, Task
+from licht.service.telemetry import TRACEPARENT
 
+_LOG: Final = logging.getLogger(__name__)
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _TYPICAL_STEPS: Final = 20
 
@@ -68,12 +71,17 @@ def submit(
     accepted = parts.store.submit(
         *jobs, beside=(lambda connection: beside(connection, ids)) if beside is not None else None
     )
-    return response if accepted.replayed is None else _loaded(accepted.replayed)
+    if accepted.replayed is not None:
+        return _loaded(accepted.replayed)
+    for job in jobs:
+        told = {"prompt": job.task.prompt} if parts.settings.logging.prompts else {}
+        _LOG.info("accepted", extra={"job": job.id, "key": key.id, "route": job.route, **told})
+    return response
 
 
-def policy_of(parts: Parts, draft: Draft) -> Policy:
-    """The service's policy with the caller's tolerance."""
-    return replace(parts.policy, tolerance=draft.safety_tolerance)
+def policy_of(parts: Parts, key: Key, draft: Draft) -> Policy:
+    """The service's policy with the caller's tolerance, within what the operator allows that key."""
+    return parts.policy.for_key(key.id, draft.safety_tolerance)
 
 
 def _loaded(replayed: str | None) -> dict[str, Any]:
@@ -84,9 +92,11 @@ def _loaded(replayed: str | None) -> dict[str, Any]:
 def _build(parts: Parts, key: Key, prepared: Prepared, base_url: str) -> list[NewJob]:
     """One job for each seed."""
     draft, size = prepared.draft, prepared.size
-    refused = _refused(prepared.request, policy_of(parts, draft))
+    policy = policy_of(parts, key, draft)
+    refused = _refused(prepared.request, policy)
     # what the policy refuses is not kept
     task = _task(parts, prepared) if refused is None else _bare_task(prepared)
+    task = replace(task, safety_tolerance=policy.tolerance)
     ids = tuple(str(uuid.uuid4()) for _ in prepared.seeds)
     steps = (task.steps or _TYPICAL_STEPS) * prepared.candidates
     return [
@@ -104,6 +114,7 @@ def _build(parts: Parts, key: Key, prepared: Prepared, base_url: str) -> list[Ne
             webhook_secret=draft.webhook_secret,
             outcome=refused,
             wanted_s=draft.wanted_s,
+            traceparent=TRACEPARENT.get(),
         )
         for job_id, seed in zip(ids, prepared.seeds, strict=True)
     ]
@@ -151,7 +162,7 @@ def _task(parts: Parts, prepared: Prepared) -> Task:
 def _refused(request: ImageRequest, policy: Policy) -> Outcome | None:
     """The first look of the door; the worker looks again."""
     try:
-        admit(request, policy)
+        admit(request, policy, early=True)
     except Refused as error:
         return Outcome(State.MODERATED, error_code="request_moderated", error=error.message)
     return None

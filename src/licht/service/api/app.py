@@ -16,6 +16,7 @@ from licht.service.api import (
     bfl,
     gallery,
     native,
+    openai,
     operations,
     plan,
     references,
@@ -45,6 +46,8 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
         # their pages load scripts from elsewhere; the document itself is at /openapi.json
         docs_url=None,
         redoc_url=None,
+        # FastAPI's own would note query strings, which hold signatures, and what was wrong with a body, which is private
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.parts = opened
     fetcher = opened.fetcher if settings.fetch.enabled else None
@@ -54,7 +57,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     app.state.measurements = operations.Measurements(opened)
     app.include_router(operations.router())
     app.include_router(bfl.router(opened))
-    for module in (native, plan, references, gallery, series, verify):
+    for module in (native, plan, references, gallery, series, verify, openai):
         app.include_router(module.router())
     app.include_router(arena.router())
     app.include_router(admin.router())
@@ -65,6 +68,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
         hosts=_hosts(settings),
         max_body_bytes=settings.server.max_body_bytes,
         observe=app.state.measurements.observe,
+        telemetry=opened.telemetry,
     )
     return app
 
@@ -78,6 +82,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await parts.fetcher.aclose()
+    await asyncio.to_thread(parts.telemetry.close)
     parts.database.close()
 
 

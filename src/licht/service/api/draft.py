@@ -12,10 +12,10 @@ from licht.core.request import Margins, Role
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A picture as it was sent, and the field that it was sent in."""
+    """A picture as it was sent, as text or as the bytes of a file, and the field that it was sent in."""
 
     field: str
-    value: str = data_field(repr=False)
+    value: str | bytes = data_field(repr=False)
     role: Role | None = None
     strength: float = 1.0
     name: str | None = None

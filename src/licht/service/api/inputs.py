@@ -80,8 +80,8 @@ class Inputs:
             raise InvalidImage(error.message, field=field) from error
         return data
 
-    async def _own(self, key_id: str, value: str) -> Picture | bytes | None:
-        own = _OWN.fullmatch(value)
+    async def _own(self, key_id: str, value: str | bytes) -> Picture | bytes | None:
+        own = _OWN.fullmatch(value) if isinstance(value, str) else None
         if own is None:
             return None
         try:
@@ -89,7 +89,9 @@ class Inputs:
         except (UnknownJob, NotAvailable) as error:
             raise InvalidImage(f"there is no {own[1]} {own[2]} with a picture; check the id") from error
 
-    async def _sent(self, value: str) -> bytes:
+    async def _sent(self, value: str | bytes) -> bytes:
+        if isinstance(value, bytes):
+            return value
         if _URL.match(value):
             if self._fetcher is None:
                 raise InvalidImage("pictures by URL are switched off here; send base64")
@@ -140,9 +142,9 @@ class Reader:
         """Read for the key `key_id`."""
         self._inputs = inputs
         self._key_id = key_id
-        self._known: dict[str, Picture] = {}
+        self._known: dict[str | bytes, Picture] = {}
 
-    def remember(self, value: str, picture: Picture) -> None:
+    def remember(self, value: str | bytes, picture: Picture) -> None:
         """`value` stands for a picture that was read already."""
         self._known[value] = picture
 

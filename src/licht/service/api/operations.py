@@ -6,19 +6,17 @@ from typing import Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import func, select
 
 from licht.core.errors import NotAvailable
 from licht.service.api.auth import needs, open_to_all
 from licht.service.api.parts import Parts, parts_of
-from licht.service.database.tables import METERING
 from licht.service.keys import Scope
-from licht.service.metering import MILLI
+from licht.service.queue import tallies
 
 _SILENT_BEATS: Final = 4
 _BUCKETS_S: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -40,6 +38,8 @@ class Measurements:
         self._answers = Counter(
             "licht_http_responses", "Answers", ("method", "route", "status"), registry=self.registry
         )
+        # memory, processor time and open files of this process
+        ProcessCollector(registry=self.registry)
         self.registry.register(_Rows(parts))
 
     def observe(self, method: str, route: str, status: int, took_s: float) -> None:
@@ -70,41 +70,72 @@ class _Rows(Collector):
         yield jobs
         yield GaugeMetricFamily("licht_oldest_queued_seconds", "How long the oldest job waits", depth.oldest_queued_s)
         yield GaugeMetricFamily("licht_dead_letters", "Jobs that were given up", depth.dead_letters)
-        yield from self._usage()
+        yield from _tallied(tallies.read(parts.database))
         events = GaugeMetricFamily("licht_webhooks", "Webhook events by state", labels=["state"])
         for state, count in parts.outbox.counts().items():
             events.add_metric([state], count)
         yield events
         workers = GaugeMetricFamily("licht_workers", "Workers by condition", labels=["condition"])
-        conditions = [_condition(parts, row.heartbeat_at, row.ready_at) for row in parts.register.list()]
+        rows = parts.register.list()
+        conditions = [_condition(parts, row.heartbeat_at, row.ready_at) for row in rows]
         for condition in ("ready", "starting", "silent"):
             workers.add_metric([condition], conditions.count(condition))
         yield workers
+        memory = GaugeMetricFamily("licht_worker_memory_bytes", "Resident memory of a worker", labels=["worker"])
+        device = GaugeMetricFamily("licht_worker_device_memory_bytes", "Tensors on its device", labels=["worker"])
+        for row in rows:
+            for family, value in ((memory, row.memory_bytes), (device, row.device_memory_bytes)):
+                if value is not None:
+                    family.add_metric([row.id], value)
+        yield from (memory, device)
 
-    def _usage(self) -> Iterator[Metric]:
-        columns = (METERING.c.queue_s, METERING.c.run_s, METERING.c.steps, METERING.c.input_px)
-        query = select(
-            METERING.c.route,
-            METERING.c.state,
-            func.count(),
-            *(func.sum(column) for column in (*columns, METERING.c.output_px, METERING.c.cost_milli)),
-        ).group_by(METERING.c.route, METERING.c.state)
-        with self._parts.database.read() as connection:
-            rows = connection.execute(query).all()
-        names = (
-            ("licht_jobs_ended", "Jobs that have ended", 1.0),
-            ("licht_queue_seconds", "Time that jobs have waited", 1.0),
-            ("licht_run_seconds", "Time that jobs have run", 1.0),
-            ("licht_steps", "Denoising steps of finished pictures", 1.0),
-            ("licht_input_megapixels", "Megapixels taken in", 1e-6),
-            ("licht_output_megapixels", "Megapixels drawn", 1e-6),
-            ("licht_credits", "Credits charged", 1 / MILLI),
-        )
-        for at, (name, help_text, unit) in enumerate(names, start=2):
-            family = CounterMetricFamily(name, help_text, labels=["route", "state"])
-            for row in rows:
-                family.add_metric([row[0], row[1]], float(row[at]) * unit)
-            yield family
+
+_TALLIES: Final = {
+    "licht_jobs_ended": "Jobs that have ended",
+    "licht_queue_seconds": "Time that a job has waited",
+    "licht_run_seconds": "Time that a job has run",
+    "licht_stage_seconds": "Time spent in a stage, over all jobs",
+    "licht_stages": "Jobs that went through a stage",
+    "licht_steps": "Denoising steps of finished pictures",
+    "licht_steps_per_second": "Denoising steps a second while denoising, by job",
+    "licht_input_megapixels": "Megapixels taken in",
+    "licht_output_megapixels": "Megapixels drawn",
+    "licht_credits": "Credits charged",
+    "licht_cache_hits": "Encoded prompts and pictures that were found",
+    "licht_cache_misses": "Encoded prompts and pictures that had to be made",
+}
+
+
+def _tallied(series: list[tuple[str, dict[str, str], float]]) -> Iterator[Metric]:
+    """The sums of the rows as counters and histograms; a series that nothing was added to yet is not there."""
+    for name, help_text in _TALLIES.items():
+        if name in tallies.HISTOGRAMS:
+            yield _histogram(name, help_text, series)
+            continue
+        rows = [(labels, value) for found, labels, value in series if found == name]
+        names = sorted(rows[0][0]) if rows else []
+        family = CounterMetricFamily(name, help_text, labels=names)
+        for labels, value in rows:
+            family.add_metric([labels[each] for each in names], value)
+        yield family
+
+
+def _histogram(name: str, help_text: str, series: list[tuple[str, dict[str, str], float]]) -> Metric:
+    sums = [(labels, value) for found, labels, value in series if found == name + tallies.SUM]
+    names = sorted(sums[0][0]) if sums else []
+    family = HistogramMetricFamily(name, help_text, labels=names)
+    for labels, total in sums:
+        own = {
+            found_labels["le"]: value
+            for found, found_labels, value in series
+            if found == name + tallies.BUCKET and all(found_labels[each] == labels[each] for each in names)
+        }
+        buckets, count = [], 0.0
+        for end in (*(str(end) for end in tallies.HISTOGRAMS[name]), tallies.REST):
+            count += own.get(end, 0.0)
+            buckets.append((end, count))
+        family.add_metric([labels[each] for each in names], buckets, total)
+    return family
 
 
 def _condition(parts: Parts, heartbeat_at: float, ready_at: float | None) -> str:

@@ -24,6 +24,7 @@ from licht.service.queue.store import JobStore
 from licht.service.series import SeriesStore
 from licht.service.settings import Settings, Tier
 from licht.service.storage import Storage
+from licht.service.telemetry import Telemetry, open_telemetry
 from licht.service.uploads import Uploads
 from licht.service.webhooks import Outbox
 
@@ -51,6 +52,7 @@ class Parts:
     policy: Policy
     link_secret: bytes
     clock: Callable[[], float]
+    telemetry: Telemetry
 
     def result_link(self, base_url: str, job_id: str) -> str:
         """A fresh signed link to a job's picture."""
@@ -96,6 +98,7 @@ def open_parts(settings: Settings, clock: Callable[[], float] = time.time) -> Pa
         policy=parse_policy(settings.worker.policy),
         link_secret=secret.get_secret_value().encode() if secret is not None else links.secret_in(Path(settings.data)),
         clock=clock,
+        telemetry=open_telemetry(settings.telemetry.endpoint, "api", settings.telemetry.sample),
     )
 
 

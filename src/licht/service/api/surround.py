@@ -13,6 +13,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from licht.service.api.errors import body
+from licht.service.logs import REQUEST_ID
+from licht.service.telemetry import Telemetry
 
 _LOG: Final = logging.getLogger(__name__)
 _REQUEST_ID: Final = re.compile(r"[\w.-]{1,100}")
@@ -31,12 +33,15 @@ Observe = Callable[[str, str, int, float], None]
 class Surround:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str], max_body_bytes: int, observe: Observe) -> None:
+    def __init__(
+        self, app: ASGIApp, hosts: frozenset[str], max_body_bytes: int, observe: Observe, telemetry: Telemetry
+    ) -> None:
         """Answer only the names in `hosts` ("*" for any), and read at most `max_body_bytes` of a body."""
         self._app = app
         self._hosts = hosts
         self._max_body_bytes = max_body_bytes
         self._observe = observe
+        self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -59,19 +64,30 @@ class Surround:
                 answer.setdefault("cache-control", "no-store")
             await send(message)
 
+        noted = REQUEST_ID.set(request_id)
+        method, parent = scope["method"], headers.get("traceparent")
         try:
-            refusal = self._refusal(headers)
-            if refusal is not None:
-                await refusal(scope, receive, send_marked)
-            else:
-                await self._app(scope, self._capped(receive), send_marked)
+            with self._telemetry.span(method, "server", parent, {"http.request.method": method}) as span:
+                await self._answer(scope, receive, send_marked, headers)
+                span.rename(f"{method} {_route(scope)}")
+                span.set("http.route", _route(scope))
+                span.set("http.response.status_code", status)
+                span.set("licht.request_id", request_id)
+                if status >= 500:
+                    span.failed(str(status))
         finally:
             took_s = time.perf_counter() - started
-            # the template, not the path: paths hold ids, and would make endless series
-            route = getattr(scope.get("route"), "path", "unknown")
-            self._observe(scope["method"], route, status, took_s)
-            fields = {"request_id": request_id, "method": scope["method"], "route": route, "status": status}
+            self._observe(method, _route(scope), status, took_s)
+            fields = {"method": method, "route": _route(scope), "status": status}
             _LOG.debug("request", extra={**fields, "took_ms": round(took_s * 1000, 2)})
+            REQUEST_ID.reset(noted)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        refusal = self._refusal(headers)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+        else:
+            await self._app(scope, self._capped(receive), send)
 
     def _refusal(self, headers: Headers) -> JSONResponse | None:
         host = _HOST.fullmatch(headers.get("host", ""))
@@ -100,3 +116,8 @@ class Surround:
 
 
 _TOO_LARGE: Final = ("the request is too large; send smaller pictures", "the request is too large")
+
+
+def _route(scope: Scope) -> str:
+    """The template, not the path: paths hold ids, and would make endless series."""
+    return str(getattr(scope.get("route"), "path", "unknown"))

@@ -28,10 +28,14 @@ class VerifyBody(BaseModel):
 
 
 class KnownView(BaseModel):
-    """The key's own job that drew this very file; time in seconds since 1970."""
+    """The released picture that this is, or looks like: `distance` of 256 bits of a perceptual hash; time since 1970.
 
-    job: str
+    `job` is told where the very file came out of one of the key's own jobs.
+    """
+
+    job: str | None
     created_at: float
+    distance: int
 
 
 class Verdict(BaseModel):
@@ -86,9 +90,13 @@ def _image(text: bytes) -> str:
 def _verdict(parts: Parts, key: Key, data: bytes) -> Verdict:
     tools = parts.policy.tools
     try:
-        report = examine(data, tools.known_watermark(), tools.anchors() or None)
+        report = examine(data, tools.known_watermark(), tools.anchors() or None, registry=tools.registry)
     except InvalidRequest as error:
         raise InvalidImage(error.message, field="image") from error
     job = parts.gallery.job_of_file(key.id, hashlib.sha256(data).hexdigest())
-    report["known"] = KnownView(job=job.id, created_at=job.created_at) if job is not None else None
+    record = report["known"]
+    if job is not None:
+        report["known"] = KnownView(job=job.id, created_at=job.created_at, distance=0)
+    elif record is not None:
+        report["known"] = KnownView(job=None, created_at=record["at"], distance=record["distance"])
     return Verdict(**report)

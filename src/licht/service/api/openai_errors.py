@@ -1,0 +1,133 @@
+"""Errors in the shape of OpenAI's API: `{"error": {"message", "type", "param", "code"}}`."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from licht.core.errors import (
+    IdempotencyConflict,
+    IdempotencyRunning,
+    InsufficientCredits,
+    InvalidRequest,
+    LichtError,
+    NotAuthenticated,
+    NotAvailable,
+    NotPermitted,
+    OutputFailed,
+    Refused,
+    TooManyJobs,
+    UnknownJob,
+    UnknownModel,
+)
+
+_LOG: Final = logging.getLogger(__name__)
+_INVALID: Final = "invalid_request_error"
+_SERVER: Final = "server_error"
+
+# What an error of the tree is called over there: status, type, code; the first that fits counts.
+_SHAPES: Final[tuple[tuple[type[LichtError], int, str, str], ...]] = (
+    (NotAuthenticated, 401, _INVALID, "invalid_api_key"),
+    (NotPermitted, 403, _INVALID, "permission_denied"),
+    # their client would try again after any 429, which helps nobody here: it is told not to
+    (InsufficientCredits, 429, "insufficient_quota", "insufficient_quota"),
+    (TooManyJobs, 429, "requests", "rate_limit_exceeded"),
+    (IdempotencyRunning, 409, _INVALID, "idempotency_running"),
+    (IdempotencyConflict, 422, _INVALID, "idempotency_conflict"),
+    (UnknownModel, 404, _INVALID, "model_not_found"),
+    (UnknownJob, 404, _INVALID, "not_found"),
+    (Refused, 400, "image_generation_user_error", "moderation_blocked"),
+    (InvalidRequest, 400, _INVALID, "invalid_request"),
+    (NotAvailable, 503, _SERVER, "not_available"),
+    (OutputFailed, 503, _SERVER, "not_available"),
+)
+
+
+class Problem(BaseModel):
+    """What went wrong; `param` is the field to blame."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ProblemBody(BaseModel):
+    """Every error of these routes."""
+
+    error: Problem
+
+
+RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": ProblemBody, "description": description}
+    for status, description in (
+        (400, "The request cannot be carried out, or was refused"),
+        (401, "No good key"),
+        (403, "A key that is good for something else"),
+        (404, "There is no such model"),
+        (409, "The first request with this Idempotency-Key is still running"),
+        (413, "The body is too large"),
+        (422, "The Idempotency-Key was used for another request"),
+        (429, "Too many active jobs, or no credits"),
+        (500, "The picture could not be drawn"),
+        (503, "Try again in a moment"),
+    )
+}
+
+
+def problem(error: LichtError) -> tuple[int, Problem]:
+    """Status and body of an error of the tree."""
+    for kind, status, category, code in _SHAPES:
+        if isinstance(error, kind):
+            named = error.code if code == "invalid_request" else code
+            return status, Problem(message=error.message, type=category, param=error.field, code=named)
+    return 500, Problem(message=error.message, type=_SERVER, param=None, code=error.code)
+
+
+class OpenAIRoute(APIRoute):
+    """A route whose errors have this shape, those of keys and bodies included."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        """The handler of the framework, with its errors caught."""
+        inner = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            try:
+                return await inner(request)
+            except LichtError as error:
+                return _of_tree(error)
+            except RequestValidationError as error:
+                return _of_body(error)
+            except HTTPException as error:
+                status = 401 if error.detail == "Invalid API key format" else error.status_code
+                said = Problem(message=str(error.detail), type=_INVALID, param=None, code=f"http_{status}")
+                return JSONResponse(ProblemBody(error=said).model_dump(), status, error.headers)
+
+        return handler
+
+
+def _of_tree(error: LichtError) -> JSONResponse:
+    status, said = problem(error)
+    headers: dict[str, str] = {}
+    if isinstance(error, InsufficientCredits):
+        headers["x-should-retry"] = "false"
+    elif status in (409, 429, 503):
+        headers["Retry-After"] = "2"
+    if status == 500:
+        _LOG.error("error", extra={"code": error.code, "reason": error.message})
+    return JSONResponse(ProblemBody(error=said).model_dump(), status, headers)
+
+
+def _of_body(error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"][1:]]
+    param = ".".join(path) or None
+    message = f"{param}: {first['msg']}" if param else str(first["msg"])
+    said = Problem(message=message, type=_INVALID, param=param, code=str(first["type"]))
+    return JSONResponse(ProblemBody(error=said).model_dump(), 400)
