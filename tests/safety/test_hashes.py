@@ -69,7 +69,7 @@ def test_all_orientations_match(turn: Image.Transpose, tmp_path: Path) -> None:
 def test_bad_lines_are_numbered(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("hash,source\n" + "0" * 64 + "\nnonsense\n" + "0" * 63 + "\n# fine\n")
-    with pytest.raises(InvalidSettings, match=r"has bad lines \(3, 4\); a line is 64 hexadecimal digits"):
+    with pytest.raises(InvalidSettings, match=r"has bad lines \(3, 4\); a hash is 64 hexadecimal digits"):
         read_block_list(path)
     with pytest.raises(InvalidSettings, match="cannot be read as text"):
         read_block_list(tmp_path / "absent")

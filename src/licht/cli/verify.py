@@ -1,5 +1,6 @@
 """`licht verify`: what a picture says about itself, and whether it carries this installation's mark."""
 
+import datetime as dt
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,12 +14,13 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON report.")] = False,
 ) -> None:
     """Read IMAGE's content credentials and look for this installation's watermark. Makes no network request."""
+    from licht.safety.certificates import read_anchors
     from licht.safety.examine import examine
     from licht.safety.tools import Tools
 
     tools = Tools()
-    trusted = b"".join(part for part in (tools.anchors(), root.read_bytes() if root else None) if part)
-    report = examine(image, tools.known_watermark(), trusted or None)
+    trusted = b"".join(part for part in (tools.anchors(), read_anchors(root) if root else None) if part)
+    report = examine(image, tools.known_watermark(), trusted or None, registry=tools.registry)
     if as_json:
         typer.echo(json.dumps(report))
         return
@@ -52,6 +54,15 @@ def _plain(report: dict[str, Any]) -> list[str]:
         lines.append(f"Watermark: made by this installation (p = {max(mark['p'], 1e-300):.0e}){holds}.")
     else:
         lines.append(f"Watermark: none of this installation's (p = {mark['p']:.2g}).")
+    known = report["known"]
+    if known is not None:
+        when = dt.datetime.fromtimestamp(known["at"], dt.UTC)
+        lines.append(
+            f"Known: this installation released this picture, or one that looks the same, on {when:%Y-%m-%d %H:%M} UTC "
+            f"(hashes differ in {known['distance']} of 256 bits)."
+        )
+        if mark is not None and mark["payload"] and known["payload"] and mark["payload"] != known["payload"]:
+            lines.append("WARNING: the watermark is that of another picture; it may have been copied onto this one.")
     if report["agrees"] is False:
         lines.append("WARNING: the credentials name another watermark than the one in the picture.")
     lines.append("A picture without either can still be made by a model: both can be lost or removed.")

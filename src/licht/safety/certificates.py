@@ -8,6 +8,7 @@ import datetime as dt
 import itertools
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -44,6 +45,8 @@ class Credentials:
     algorithm: str
     root_pem: bytes | None = field(default=None, repr=False)
     time_stamp_url: str | None = None
+    signing: Callable[[bytes], bytes] | None = field(default=None, repr=False)
+    """Signs in the place of a key that is somewhere else; `key_pem` is empty then."""
 
 
 def create(folder: Path, name: str = "Licht", leaf_days: float = LEAF_DAYS) -> Credentials:
@@ -76,23 +79,62 @@ def load(chain: Path, key: Path, root: Path | None = None, time_stamp_url: str |
     return Credentials(chain_pem, key_pem, algorithm, _read(root) if root else None, time_stamp_url)
 
 
-def check(chain_pem: bytes, key_pem: bytes, name: str) -> str:
-    """The C2PA name of the algorithm, if the chain can sign. Raises `InvalidSettings` with the first thing wrong."""
+def load_for_signer(chain: Path, signer: str, root: Path | None, time_stamp_url: str | None) -> Credentials:
+    """Credentials whose key stays where it is: `signer` names a function from bytes to a raw signature.
+
+    One signature is made and checked at once. Raises `NotAvailable`, `InvalidSettings`.
+    """
+    from licht.safety.plugins import plugin
+
+    chain_pem = _read(chain)
+    algorithm = check(chain_pem, None, str(chain))
+    function: Callable[[bytes], bytes] = plugin(signer, "LICHT_SIGNER")
+    try_signer(chain_pem, algorithm, function, signer)
+    return Credentials(chain_pem, b"", algorithm, _read(root) if root else None, time_stamp_url, function)
+
+
+def try_signer(chain_pem: bytes, algorithm: str, function: Callable[[bytes], bytes], name: str) -> None:
+    """Raise `InvalidSettings` unless what `function` signs can be verified with the chain's first certificate."""
     from cryptography import x509
-    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
+
+    key, message = x509.load_pem_x509_certificates(chain_pem)[0].public_key(), b"licht signs this to try its signer"
+    digest = {"es384": hashes.SHA384(), "es512": hashes.SHA512()}.get(algorithm, hashes.SHA256())
+    try:
+        signature = function(message)
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            half = len(signature) // 2
+            pair = (int.from_bytes(part, "big") for part in (signature[:half], signature[half:]))
+            key.verify(utils.encode_dss_signature(*pair), message, ec.ECDSA(digest))
+        elif isinstance(key, ed25519.Ed25519PublicKey):
+            key.verify(signature, message)
+        elif isinstance(key, rsa.RSAPublicKey):
+            key.verify(signature, message, padding.PSS(padding.MGF1(digest), digest.digest_size), digest)
+    except Exception as error:  # a stranger's function may raise anything
+        raise InvalidSettings(
+            f"LICHT_SIGNER {name} gives no {algorithm} signature of the chain's key ({type(error).__name__}); it must "
+            "take bytes and return the raw signature (ECDSA: r and s one after the other)"
+        ) from error
+
+
+def check(chain_pem: bytes, key_pem: bytes | None, name: str) -> str:
+    """The C2PA name of the algorithm, if the chain can sign. Raises `InvalidSettings` with the first thing wrong.
+
+    Without a `key_pem`, whether a key belongs to the chain is left to `try_signer`.
+    """
+    from cryptography import x509
 
     try:
         chain = x509.load_pem_x509_certificates(chain_pem)
-        key = serialization.load_pem_private_key(key_pem, password=None)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise InvalidSettings(
             f"{name} or its key cannot be read; both must be PEM, the key without password"
         ) from error
     leaf = chain[0]
     algorithm = _algorithm(leaf, name)
-    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    if leaf.public_key().public_bytes(*form) != key.public_key().public_bytes(*form):
-        raise InvalidSettings(f"the key does not belong to the first certificate of {name}; the leaf must come first")
+    if key_pem is not None:
+        _check_key(leaf, key_pem, name)
     _check_dates(leaf, name)
     if leaf.issuer == leaf.subject:
         raise InvalidSettings(f"{name} is self-signed, which no reader accepts; use `licht provenance init`")
@@ -103,6 +145,20 @@ def check(chain_pem: bytes, key_pem: bytes, name: str) -> str:
             raise InvalidSettings(f"{name} is no chain: a certificate is not issued by the next one") from error
     _check_extensions(leaf, name)
     return algorithm
+
+
+def _check_key(leaf: "x509.Certificate", key_pem: bytes, name: str) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        key = serialization.load_pem_private_key(key_pem, password=None)
+    except (ValueError, TypeError) as error:
+        raise InvalidSettings(
+            f"{name} or its key cannot be read; both must be PEM, the key without password"
+        ) from error
+    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    if leaf.public_key().public_bytes(*form) != key.public_key().public_bytes(*form):
+        raise InvalidSettings(f"the key does not belong to the first certificate of {name}; the leaf must come first")
 
 
 def _check_dates(leaf: "x509.Certificate", name: str) -> None:
@@ -256,6 +312,20 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise NotAvailable(f"{path} cannot be read ({error.strerror}); run `licht provenance init`") from error
+
+
+def read_anchors(path: Path) -> bytes:
+    """Certificates that somebody trusts, PEM. Raises `InvalidSettings` for anything else."""
+    from cryptography import x509
+
+    try:
+        data = path.read_bytes()
+        x509.load_pem_x509_certificates(data)
+    except (OSError, ValueError) as error:
+        raise InvalidSettings(
+            f"{path} holds no certificates in PEM; name a file such as root.pem", field="root"
+        ) from error
+    return data
 
 
 def require_private(path: Path) -> None:

@@ -9,16 +9,21 @@ from licht.safety.hashes import pdq
 from licht.safety.images import file_format_of, open_picture, read_file
 
 if TYPE_CHECKING:
-    from licht.safety.watermark import Watermark
+    from licht.safety.marks import Mark
+    from licht.safety.registry import Registry
 
 
 def examine(
-    source: Path | bytes, watermark: "Watermark | None", anchors_pem: bytes | None, name: str = "the picture"
+    source: Path | bytes,
+    watermark: "Mark | None",
+    anchors_pem: bytes | None,
+    name: str = "the picture",
+    registry: "Registry | None" = None,
 ) -> dict[str, Any]:
-    """`{"c2pa": ..., "watermark": ..., "pdq": ..., "agrees": ..., "known": None}`; raises `InvalidImage`.
+    """`{"c2pa": ..., "watermark": ..., "pdq": ..., "agrees": ..., "known": ...}`; raises `InvalidImage`.
 
     `agrees` says whether the credentials name the payload that the picture holds; None where one of them is missing.
-    `known` is for who has a store to look the hash up in.
+    `known` is the released picture that looks like this one: `{"at": seconds, "payload": hex or None, "distance": bits}`.
     """
     label = str(source) if isinstance(source, Path) else name
     data = read_file(source, label) if isinstance(source, Path) else source
@@ -43,4 +48,6 @@ def examine(
     described = asdict(reading)
     if reading.watermark_payload is not None:
         described["watermark_payload"] = f"{reading.watermark_payload:016x}"
-    return {"c2pa": described, "watermark": mark, "pdq": pdq(picture), "agrees": agrees, "known": None}
+    record = registry.find(picture) if registry is not None else None
+    known = record.to_dict() if record is not None else None
+    return {"c2pa": described, "watermark": mark, "pdq": pdq(picture), "agrees": agrees, "known": known}

@@ -5,6 +5,8 @@ picture of 64 x 64 blurred luminances (Facebook, "The TMK+PDQF Video-Hashing Alg
 Algorithm", 2019). Different pictures are about 128 bits apart; 31 and less is a match by convention.
 """
 
+import csv
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,9 @@ _SIDE: Final = 64
 _KEPT: Final = 16
 _LARGEST_PX: Final = 512
 _LINE: Final = re.compile(r"([0-9a-fA-F]{64})(?:[\s,;].*)?")
+_HEX: Final = re.compile(r"[0-9a-fA-F]{64}")
+_COLUMNS: Final = ("pdq", "hash", "pdq_hash", "signal", "indicator", "value")
+"""What lists call the column or entry of the hash: PDQ's own tools, exchanges of signals, hash-matching services."""
 _LONGEST_LISTED_FAULTS: Final = 5
 
 Bits = NDArray[np.bool_]
@@ -70,28 +75,75 @@ class BlockList:
 
 
 def read_block_list(path: Path) -> BlockList:
-    """One hash of 64 hexadecimal digits a line, anything after a blank or comma; `#` begins a comment.
+    """A list of hashes as text, CSV or JSON lines, told by its suffix (.csv, .json, .jsonl, anything else is text).
 
-    Raises `InvalidSettings` with the numbers of the lines that are something else.
+    Text: one hash of 64 hexadecimal digits a line, anything after a blank or comma; `#` begins a comment. CSV: a header
+    that names a column of hashes. JSON: one object a line, or one list. Raises `InvalidSettings` with the numbers of the
+    lines that are something else.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSettings(f"block-list {path} cannot be read as text; check LICHT_BLOCK_LISTS") from error
-    hashes, faults = [], []
-    for number, line in enumerate(lines, start=1):
-        text = line.partition("#")[0].strip()
-        if not text or (number == 1 and text.lower().startswith(("hash", "pdq"))):
-            continue
-        match = _LINE.fullmatch(text)
-        if match:
-            hashes.append(from_hex(match[1]))
-        else:
-            faults.append(number)
+    readers = {".csv": _of_csv, ".json": _of_json, ".jsonl": _of_json}
+    suffix = path.suffix.lower()
+    entries = readers[suffix](path, text) if suffix in readers else _of_text(text)
+    faults = [number for number, entry in entries if _HEX.fullmatch(entry) is None]
     if faults:
         named = ", ".join(map(str, faults[:_LONGEST_LISTED_FAULTS])) + (", ..." if len(faults) > 5 else "")
-        raise InvalidSettings(f"block-list {path} has bad lines ({named}); a line is 64 hexadecimal digits")
-    return BlockList(path.name, np.array(hashes, bool).reshape(-1, BITS))
+        raise InvalidSettings(f"block-list {path} has bad lines ({named}); a hash is 64 hexadecimal digits")
+    return BlockList(path.name, np.array([from_hex(entry) for _, entry in entries], bool).reshape(-1, BITS))
+
+
+def _of_text(text: str) -> list[tuple[int, str]]:
+    """(line number, hash) of each entry; a line that holds none stands for itself."""
+    entries = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        content = line.partition("#")[0].strip()
+        if not content or (number == 1 and content.lower().startswith(("hash", "pdq"))):
+            continue
+        match = _LINE.fullmatch(content)
+        entries.append((number, match[1] if match else content))
+    return entries
+
+
+def _of_csv(path: Path, text: str) -> list[tuple[int, str]]:
+    reader = csv.reader(text.splitlines())
+    header = [name.strip().lower() for name in next(reader, [])]
+    named = [name for name in _COLUMNS if name in header]
+    if not named:
+        raise InvalidSettings(f"block-list {path} names no column of hashes; call it one of {', '.join(_COLUMNS)}")
+    column = header.index(named[0])
+    return [(reader.line_num, row[column].strip() if column < len(row) else "") for row in reader if row]
+
+
+def _of_json(path: Path, text: str) -> list[tuple[int, str]]:
+    """Objects with an entry that `_COLUMNS` names, or plain strings; one a line, or all in one list or under `data`."""
+    try:
+        whole = json.loads(text)
+        listed = whole["data"] if isinstance(whole, dict) and "data" in whole else whole
+        numbered = list(enumerate(listed if isinstance(listed, list) else [listed], start=1))
+    except ValueError:
+        numbered = []
+        for number, line in enumerate(text.splitlines(), start=1):
+            try:
+                if line.strip():
+                    numbered.append((number, json.loads(line)))
+            except ValueError:
+                numbered.append((number, None))
+    except RecursionError:
+        raise InvalidSettings(f"block-list {path} is nested too deeply; use one object a line") from None
+    return [(number, _hash_of(value)) for number, value in numbered]
+
+
+def _hash_of(value: object) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, dict):
+        for name in _COLUMNS:
+            if isinstance(value.get(name), str):
+                return str(value[name]).strip()
+    return ""
 
 
 def _luminance(picture: Picture) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 """The image filter: a classifier that is plugged in, and what its scores mean at each tolerance.
 
-Licht ships no classifier. An operator names one: an ONNX file with the usual input (1, 3, H, W), or an HTTP address
-that takes a PNG and answers a JSON object of label -> probability.
+Licht ships no classifier. An operator names one: an ONNX file with the usual input (1, 3, H, W), an HTTP address that
+takes a PNG and answers a JSON object of label -> probability, the folder of a transformers image classifier, or a
+function of their own.
 """
 
 import io
@@ -19,6 +20,7 @@ from PIL import Image
 
 from licht.core.errors import InvalidSettings, NotAvailable
 from licht.core.request import Picture
+from licht.safety.plugins import is_plugin, plugin
 
 HARMLESS: Final = frozenset({"normal", "neutral", "safe", "sfw", "drawings", "drawing"})
 """Labels that never refuse; every other label does, from its threshold on."""
@@ -53,9 +55,10 @@ class Classifier(Protocol):
 class ImageFilter:
     """A classifier and the thresholds of the tolerances."""
 
-    def __init__(self, classifier: Classifier) -> None:
-        """Judge with `classifier`."""
+    def __init__(self, classifier: Classifier, needs_torch: bool = False) -> None:
+        """Judge with `classifier`; one that `needs_torch` is asked by processes that draw, not by the API."""
         self._classifier = classifier
+        self.needs_torch = needs_torch
 
     def judge(self, picture: Picture, tolerance: int) -> Verdict:
         """The worst label and whether it refuses. Raises `FilterFailed` for a classifier that fails in any way."""
@@ -78,10 +81,28 @@ def open_filter(source: str) -> ImageFilter:
     """The filter behind an address or a path. Raises `NotAvailable` or `InvalidSettings`."""
     if urlsplit(source).scheme in ("http", "https"):
         return ImageFilter(HttpClassifier(source))
+    if is_plugin(source):
+        return ImageFilter(_classifier_of(source))
     path = Path(source)
     if path.suffix == ".onnx":
         return ImageFilter(OnnxClassifier(path))
-    raise InvalidSettings(f"LICHT_IMAGE_FILTER is {source!r}; use a file ending in .onnx or an http address")
+    if path.is_dir():
+        from licht.safety.folder_classifier import FolderClassifier
+
+        return ImageFilter(FolderClassifier(path), needs_torch=True)
+    raise InvalidSettings(
+        f"LICHT_IMAGE_FILTER is {source!r}; use a file ending in .onnx, the folder of a transformers classifier, an "
+        "http address or python:module:function"
+    )
+
+
+def _classifier_of(source: str) -> Classifier:
+    """What an operator's function makes. Raises `InvalidSettings`."""
+    made = plugin(source, "LICHT_IMAGE_FILTER")()
+    if not callable(getattr(made, "scores", None)):
+        raise InvalidSettings(f"{source} makes a {type(made).__name__} without a method scores(picture)")
+    classifier: Classifier = made
+    return classifier
 
 
 class HttpClassifier:
@@ -94,10 +115,8 @@ class HttpClassifier:
 
     def scores(self, picture: Picture) -> dict[str, float]:
         """Label -> probability. Raises `FilterFailed`."""
-        buffer = io.BytesIO()
-        _image(picture, _SIDE_PX).save(buffer, "PNG")
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked when the filter was opened
-            self._address, data=buffer.getvalue(), headers={"content-type": "image/png"}
+            self._address, data=png_of(picture, _SIDE_PX), headers={"content-type": "image/png"}
         )
         try:
             with self._opener.open(request, timeout=self._timeout_s) as answer:
@@ -149,7 +168,10 @@ class OnnxClassifier:
         return {label: power / sum(powers) for label, power in zip(self._labels, powers, strict=True)}
 
 
-def _image(picture: Picture, side_px: int) -> Image.Image:
+def png_of(picture: Picture, side_px: int) -> bytes:
+    """A PNG for a filter, both sides at most `side_px`."""
     image = Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
     image.thumbnail((side_px, side_px))
-    return image
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

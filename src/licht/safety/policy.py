@@ -24,9 +24,8 @@ from licht.core.errors import (
 )
 from licht.core.request import ImageRequest, Picture
 from licht.safety import provenance
-from licht.safety.image_filter import FilterFailed
-from licht.safety.prompt_filter import screen
-from licht.safety.tools import Decision, Tools
+from licht.safety.screening import screen_picture, screen_request
+from licht.safety.tools import Tools
 
 
 class Level(StrEnum):
@@ -61,6 +60,16 @@ class Policy:
             raise InvalidRequest(
                 f"tolerance {self.tolerance} is out of range; use 0 to {HIGHEST_TOLERANCE}", field="safety_tolerance"
             )
+
+    def for_key(self, key_id: str, tolerance: int) -> "Policy":
+        """This policy for one caller, who asks for `tolerance`: the operator's limits for that key move it."""
+        if self.level is Level.OFF:
+            return replace(self, tolerance=tolerance)
+        overrides = self.tools.overrides
+        for name in (key_id, "default"):
+            if name in overrides:
+                return replace(self, tolerance=overrides[name].settled(tolerance))
+        return replace(self, tolerance=tolerance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +112,31 @@ def _check_start(policy: Policy) -> None:
             "set LICHT_IMAGE_FILTER, or use --policy default",
             field="policy",
         )
-    if tools.trust.image_filter is not None and tools.image_filter is None:
-        raise NotAvailable("the image filter cannot be opened; check LICHT_IMAGE_FILTER", field="policy")
-    _ = tools.block_lists, tools.credentials
+    tools.open_all()
 
 
-def admit(request: ImageRequest, policy: Policy) -> None:
-    """Let a request in, or raise: `InvalidPrompt` for a prompt that is no text, `Refused` by a filter."""
+def notices(policy: Policy) -> tuple[str, ...]:
+    """What this policy does without, in words; for whoever starts a service."""
+    if policy.level is Level.OFF:
+        return ("policy off: nothing is screened, marked or signed",)
+    trust = policy.tools.trust
+    missing = {
+        "no classifier stands behind the image filter (LICHT_IMAGE_FILTER)": trust.image_filter is None,
+        "no list of known pictures is blocked (LICHT_BLOCK_LISTS)": not trust.block_lists,
+        "text in input pictures is not read (LICHT_OCR)": trust.reader is None,
+        "signatures are not time-stamped (LICHT_TIME_STAMP_URL)": trust.time_stamp_url is None,
+        "the signing chain is private: others see an unknown signer (LICHT_SIGNING_CHAIN)": trust.chain is None,
+        "a filter that fails lets everything pass (LICHT_FILTER_FAILURE)": not trust.fail_closed,
+    }
+    return tuple(f"policy {policy.level.value}: {text}" for text, holds in missing.items() if holds)
+
+
+def admit(request: ImageRequest, policy: Policy, early: bool = False) -> None:
+    """Let a request in, or raise: `InvalidPrompt` for a prompt that is no text, `Refused` by a filter.
+
+    `early` is for processes that answer callers: what is slow or needs torch is left to the one that draws, which asks
+    again.
+    """
     if len(request.prompt) > MAX_PROMPT_CHARACTERS:
         raise InvalidPrompt(
             f"the prompt has {len(request.prompt):,} characters; use at most {MAX_PROMPT_CHARACTERS:,}", field="prompt"
@@ -123,62 +150,15 @@ def admit(request: ImageRequest, policy: Policy) -> None:
             )
     if policy.level is Level.OFF:
         return
-    _screen_prompt(request, policy)
-    for number, reference in enumerate(request.references, start=1):
-        _screen_picture(reference.picture, policy, "input", f"image {number}")
-    if request.start is not None:
-        _screen_picture(request.start.picture, policy, "input", "the start picture")
-
-
-def _screen_prompt(request: ImageRequest, policy: Policy) -> None:
-    findings = screen(request.prompt, edits=bool(request.references or request.start))
-    refused = [finding for finding in findings if finding.refused_at(policy.tolerance)]
-    for finding in findings:
-        action = "refused" if finding in refused else "let pass"
-        row = Decision("prompt", action, finding.rule, finding.category, 1.0, policy.tolerance)
-        policy.tools.audit(row)
-    if refused:
-        reasons = ", ".join(dict.fromkeys(finding.category for finding in refused))
-        raise Refused(f"Request Moderated: {reasons}; ask for something else", field="prompt")
-
-
-def _screen_picture(picture: Picture, policy: Policy, stage: str, name: str) -> None:
-    """Refuse a picture that is on a block-list or that the classifier names."""
-    tools = policy.tools
-    if tools.block_lists:
-        for block_list in tools.block_lists:
-            match = block_list.match(picture)
-            if match is not None:
-                row = Decision(
-                    stage, "refused", f"block-list {block_list.name}", "known picture", match, policy.tolerance
-                )
-                tools.audit(row)
-                raise _moderated(stage, name, "known picture")
-    if tools.image_filter is None:
-        return
-    try:
-        verdict = tools.image_filter.judge(picture, policy.tolerance)
-    except FilterFailed as error:
-        action = "refused" if tools.trust.fail_closed else "let pass"
-        tools.audit(Decision(stage, action, f"image filter failed: {error}", "filter failure", 0.0, policy.tolerance))
-        if tools.trust.fail_closed:
-            raise _moderated(stage, name, "the image filter failed") from error
-        return
-    if verdict.refused:
-        tools.audit(
-            Decision(stage, "refused", f"classifier {verdict.label}", "image filter", verdict.score, policy.tolerance)
-        )
-        raise _moderated(stage, name, verdict.label)
-
-
-def _moderated(stage: str, name: str, reason: str) -> Refused:
-    if stage == "input":
-        return Refused(f"Request Moderated: {name}: {reason}; use another picture", field="images")
-    return Refused(f"Content Moderated: {reason}; ask for something else")
+    screen_request(request, policy.tools, policy.tolerance, early)
 
 
 def release(
-    picture: Picture, policy: Policy, file_format: str = "PNG", making: provenance.Making | None = None
+    picture: Picture,
+    policy: Policy,
+    file_format: str = "PNG",
+    making: provenance.Making | None = None,
+    record: bool = True,
 ) -> Released:
     """Let a picture out: screened, marked, encoded and signed, unless the policy is off.
 
@@ -190,18 +170,19 @@ def release(
     if policy.level is Level.OFF:
         bare = provenance.metadata(making, marked=False) if making and making.recipe else None
         return Released(_encoded(picture, file_format, bare), file_format)
-    _screen_picture(picture, policy, "output", "the result")
     tools = policy.tools
-    making = making or provenance.Making()
-    if making.payload is None:
-        making = replace(making, payload=secrets.randbits(64))
-    making = replace(making, training=tools.trust.training)
-    assert making.payload is not None  # noqa: S101 - set two lines above
-    marked = tools.watermark.embed(picture, making.payload)
-    if marked is picture:
-        making = replace(making, payload=None)  # too small to hold the mark: the manifest must not claim it
-    data = _encoded(marked, file_format, provenance.metadata(making))
-    return Released(tools.signer.sign(data, file_format, making), file_format)
+    screen_picture(picture, tools, policy.tolerance, "output")
+    making, mark = making or provenance.Making(), tools.watermark
+    payload = secrets.randbits(64) if making.payload is None else making.payload
+    payload &= (1 << mark.payload_bits) - 1
+    marked = mark.embed(picture, payload)
+    # a picture that is too small to hold the mark comes back as it was: the manifest must not claim it
+    claimed = payload if marked is not picture else None
+    making = replace(making, payload=claimed, watermark=mark.algorithm, training=tools.trust.training)
+    data = tools.signer.sign(_encoded(marked, file_format, provenance.metadata(making)), file_format, making)
+    if record and tools.registry is not None:
+        tools.registry.add(picture, making.payload)
+    return Released(data, file_format)
 
 
 def release_preview(picture: Picture, policy: Policy, making: provenance.Making) -> Released | None:
@@ -211,7 +192,7 @@ def release_preview(picture: Picture, policy: Policy, making: provenance.Making)
     picture is judged for itself.
     """
     try:
-        return release(picture, policy, "PNG", making)
+        return release(picture, policy, "PNG", making, record=False)
     except Refused:
         return None
 

@@ -60,8 +60,8 @@ class Making:
     """How a picture was made: by which model and weights, from which references.
 
     With references the first is the parent that was edited, unless `edits` is False: then all of them are inputs.
-    `payload` is what the watermark holds. `training` None leaves the question of training open. `recipe` is what is
-    needed to draw the picture again, as `core.recipe` writes it.
+    `payload` is what the watermark, of the algorithm `watermark`, holds. `training` None leaves the question of training
+    open. `recipe` is what is needed to draw the picture again, as `core.recipe` writes it.
     """
 
     model: str = "unknown model"
@@ -71,6 +71,7 @@ class Making:
     payload: int | None = None
     training: str | None = None
     recipe: str | None = None
+    watermark: str = WATERMARK_ALGORITHM
 
     @property
     def source_type(self) -> str:
@@ -144,9 +145,15 @@ class Signer:
         self._credentials = credentials
         algorithm = credentials.algorithm.encode()
         stamp = credentials.time_stamp_url.encode() if credentials.time_stamp_url else None
-        info = c2pa.C2paSignerInfo(algorithm, credentials.chain_pem, credentials.key_pem, stamp)
         try:
-            self._signer = c2pa.Signer.from_info(info)
+            if credentials.signing is None:
+                info = c2pa.C2paSignerInfo(algorithm, credentials.chain_pem, credentials.key_pem, stamp)
+                self._signer = c2pa.Signer.from_info(info)
+            else:
+                named = c2pa.C2paSigningAlg[credentials.algorithm.upper()]
+                self._signer = c2pa.Signer.from_callback(
+                    credentials.signing, named, credentials.chain_pem.decode(), credentials.time_stamp_url
+                )
             self._context = _context(credentials.root_pem, stamp_url=credentials.time_stamp_url)
         except c2pa.C2paError as error:
             raise InvalidSettings(
@@ -178,7 +185,7 @@ def manifest(making: Making, media_type: str) -> dict[str, Any]:
     assertions = [{"label": "c2pa.actions.v2", "data": _actions(making), "created": True}]
     if making.payload is not None:
         block = {"scope": {}, "value": f"{making.payload:016x}"}
-        binding = {"alg": WATERMARK_ALGORITHM, "blocks": [block]}
+        binding = {"alg": making.watermark, "blocks": [block]}
         assertions.append({"label": "c2pa.soft-binding", "data": binding, "created": True})
     if making.training is not None:
         entries = {use: {"use": making.training} for use in _TRAINING_USES}
@@ -271,7 +278,7 @@ def _understood(report: dict[str, Any]) -> Reading:
             continue
         if str(assertion.get("label", "")).startswith("c2pa.actions"):
             actions += [action for action in content.get("actions", []) if isinstance(action, dict)]
-        if content.get("alg") == WATERMARK_ALGORITHM:
+        if str(assertion.get("label", "")).startswith("c2pa.soft-binding"):
             payload = _payload_of(content)
     agents = [action["softwareAgent"] for action in actions if isinstance(action.get("softwareAgent"), dict)]
     generators = active.get("claim_generator_info") or [{}]

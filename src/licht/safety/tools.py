@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +19,16 @@ import platformdirs
 from licht.core.errors import InvalidSettings, NotAvailable
 
 if TYPE_CHECKING:
+    from licht.safety.asking import Asker
     from licht.safety.certificates import Credentials
     from licht.safety.hashes import BlockList
     from licht.safety.image_filter import ImageFilter
+    from licht.safety.marks import Mark
+    from licht.safety.overrides import Override
     from licht.safety.provenance import Signer
-    from licht.safety.watermark import Watermark
+    from licht.safety.readers import Reader
+    from licht.safety.registry import Registry
+    from licht.safety.terms import Terms
 
 WATERMARK_FILE: Final = "watermark.key"
 AUDIT_FILE: Final = "audit.jsonl"
@@ -37,7 +42,9 @@ class Trust:
 
     `folder` is made at first use: a private certificate chain and a watermark key. `chain` and `key` put certificates
     from elsewhere in their place. `training` is what manifests say about training: allowed, notAllowed, constrained.
-    `image_filter` is an ONNX file or an HTTP address. `fail_closed` decides what a filter that fails means.
+    `signing` names a function that signs in the place of the key file, for keys that never leave their hardware.
+    `image_filter`, `reader` and `asker` are what stands behind the filters, as their modules say. `fail_closed` decides
+    what a filter that fails means. `registry` keeps a line of every released picture.
     """
 
     folder: Path
@@ -49,9 +56,19 @@ class Trust:
     block_lists: tuple[Path, ...] = ()
     image_filter: str | None = None
     fail_closed: bool = True
+    signing: str | None = None
+    term_lists: tuple[Path, ...] = ()
+    reader: str | None = None
+    asker: str | None = None
+    overrides: Path | None = None
+    audit_prompts: bool = False
+    watermark: str = "licht"
+    registry: bool = True
 
     def __post_init__(self) -> None:
-        if (self.chain is None) != (self.key is None):
+        if self.signing is not None and (self.chain is None or self.key is not None):
+            raise InvalidSettings("LICHT_SIGNER signs for LICHT_SIGNING_CHAIN: set that too, and no LICHT_SIGNING_KEY")
+        if self.signing is None and (self.chain is None) != (self.key is None):
             raise InvalidSettings("a signing certificate needs its key: set LICHT_SIGNING_CHAIN and LICHT_SIGNING_KEY")
         if self.training not in (None, "allowed", "notAllowed", "constrained"):
             raise InvalidSettings(f"LICHT_TRAINING is {self.training!r}; use allowed, notAllowed or constrained")
@@ -66,9 +83,15 @@ def trust_from_environment() -> Trust:
     def path(name: str) -> Path | None:
         return Path(value) if (value := text(name)) else None
 
-    failing = text("LICHT_FILTER_FAILURE") or "closed"
-    if failing not in ("closed", "open"):
-        raise InvalidSettings(f"LICHT_FILTER_FAILURE is {failing!r}; use closed or open")
+    def paths(name: str) -> tuple[Path, ...]:
+        return tuple(Path(part) for part in (text(name) or "").split(os.pathsep) if part)
+
+    def either(name: str, usual: str, other: str) -> bool:
+        value = text(name) or usual
+        if value not in (usual, other):
+            raise InvalidSettings(f"{name} is {value!r}; use {usual} or {other}")
+        return value == usual
+
     return Trust(
         folder=path("LICHT_TRUST") or platformdirs.user_data_path("licht") / "trust",
         chain=path("LICHT_SIGNING_CHAIN"),
@@ -76,15 +99,23 @@ def trust_from_environment() -> Trust:
         root=path("LICHT_SIGNING_ROOT"),
         time_stamp_url=text("LICHT_TIME_STAMP_URL"),
         training=text("LICHT_TRAINING"),
-        block_lists=tuple(Path(part) for part in (text("LICHT_BLOCK_LISTS") or "").split(os.pathsep) if part),
+        block_lists=paths("LICHT_BLOCK_LISTS"),
         image_filter=text("LICHT_IMAGE_FILTER"),
-        fail_closed=failing == "closed",
+        fail_closed=either("LICHT_FILTER_FAILURE", "closed", "open"),
+        signing=text("LICHT_SIGNER"),
+        term_lists=paths("LICHT_TERM_LISTS"),
+        reader=text("LICHT_OCR"),
+        asker=text("LICHT_QUESTION"),
+        overrides=path("LICHT_POLICY_OVERRIDES"),
+        audit_prompts=not either("LICHT_AUDIT_PROMPTS", "off", "on"),
+        watermark=text("LICHT_WATERMARK") or "licht",
+        registry=either("LICHT_REGISTRY", "on", "off"),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One row of the audit: what was decided about what, and why; never the prompt."""
+    """One row of the audit: what was decided about what, and why; the text only where the operator asks for it."""
 
     stage: str
     action: str
@@ -92,6 +123,7 @@ class Decision:
     category: str
     score: float
     tolerance: int
+    text: str | None = None
     at: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"))
 
 
@@ -115,6 +147,8 @@ class Tools:
 
         with self._lock:
             trust = self.trust
+            if trust.signing is not None and trust.chain is not None:
+                return certificates.load_for_signer(trust.chain, trust.signing, trust.root, trust.time_stamp_url)
             if trust.chain is not None and trust.key is not None:
                 return certificates.load(trust.chain, trust.key, trust.root, trust.time_stamp_url)
             self._prepare()
@@ -138,16 +172,16 @@ class Tools:
             return Signer(self.credentials)
 
     @cached_property
-    def watermark(self) -> "Watermark":
+    def watermark(self) -> "Mark":
         """Marks with this installation's key. Raises `NotAvailable`, `InvalidSettings`."""
         from licht.safety import certificates
-        from licht.safety.watermark import Watermark
+        from licht.safety.marks import open_mark
 
         with self._lock:
             self._prepare()
             path = self.trust.folder / WATERMARK_FILE
             certificates.require_private(path)
-            return Watermark(path.read_bytes())
+            return open_mark(self.trust.watermark, path.read_bytes())
 
     @cached_property
     def block_lists(self) -> "tuple[BlockList, ...]":
@@ -163,6 +197,47 @@ class Tools:
 
         return open_filter(self.trust.image_filter) if self.trust.image_filter else None
 
+    @cached_property
+    def terms(self) -> "Terms":
+        """The operator's own words. Raises `InvalidSettings` with the lines that are none."""
+        from licht.safety.terms import read_terms
+
+        return read_terms(self.trust.term_lists)
+
+    @cached_property
+    def reader(self) -> "Reader | None":
+        """What reads the text in pictures, or None. Raises `InvalidSettings`, `NotAvailable`."""
+        from licht.safety.readers import Reader
+
+        return Reader(self.trust.reader) if self.trust.reader else None
+
+    @cached_property
+    def asker(self) -> "Asker | None":
+        """What puts the yes/no question, or None. Raises `InvalidSettings`."""
+        from licht.safety.asking import Asker
+
+        return Asker(self.trust.asker) if self.trust.asker else None
+
+    @cached_property
+    def overrides(self) -> "Mapping[str, Override]":
+        """What keys may do differently. Raises `InvalidSettings`."""
+        from licht.safety.overrides import read_overrides
+
+        return read_overrides(self.trust.overrides)
+
+    @cached_property
+    def registry(self) -> "Registry | None":
+        """The list of what was released, or None where it is switched off."""
+        from licht.safety.registry import Registry
+
+        return Registry(self.trust.folder) if self.trust.registry else None
+
+    def open_all(self) -> None:
+        """Open everything that is configured, now and not at the first picture. Raises what is wrong with it."""
+        _ = self.block_lists, self.terms, self.image_filter, self.reader, self.asker, self.overrides, self.credentials
+        if self.trust.watermark != "licht":
+            _ = self.watermark
+
     def anchors(self) -> bytes | None:
         """The root that this installation trusts, without making one: None where there is none yet."""
         from licht.safety.certificates import ROOT_FILE
@@ -170,14 +245,15 @@ class Tools:
         root = self.trust.root or self.trust.folder / ROOT_FILE
         return root.read_bytes() if root.is_file() else None
 
-    def known_watermark(self) -> "Watermark | None":
+    def known_watermark(self) -> "Mark | None":
         """This installation's watermark if it has one; nothing is made."""
         return self.watermark if (self.trust.folder / WATERMARK_FILE).is_file() else None
 
     def audit(self, decision: Decision) -> None:
         """Append one row. Raises `NotAvailable` if the file cannot be written: a decision must not be lost."""
         path = self.trust.folder / AUDIT_FILE
-        line = json.dumps(asdict(decision)) + "\n"
+        row = {name: value for name, value in asdict(decision).items() if not (name == "text" and value is None)}
+        line = json.dumps(row) + "\n"
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -45,11 +45,12 @@ class Detection:
     scale: float
     rotation_deg: float
     flipped: bool
+    limit: float = DETECTED
 
     @property
     def detected(self) -> bool:
-        """Whether the mark is there beyond reasonable doubt."""
-        return self.p < DETECTED
+        """Whether the mark is there: `p` is below `limit`."""
+        return self.p < self.limit
 
 
 class Watermark:
@@ -58,6 +59,16 @@ class Watermark:
     def __init__(self, key: bytes) -> None:
         """`key` is 32 secret random bytes. Raises `InvalidSettings` for any other length."""
         self._patterns: Patterns = patterns(key)
+
+    @property
+    def algorithm(self) -> str:
+        """What manifests call it."""
+        return "licht.watermark.1"
+
+    @property
+    def payload_bits(self) -> int:
+        """All 64."""
+        return PAYLOAD_BITS
 
     def embed(self, picture: Picture, payload: int, nonce: int | None = None) -> Picture:
         """`picture` with `payload` (64 bits) in it; `nonce` (20 bits) is drawn afresh unless a test fixes it.

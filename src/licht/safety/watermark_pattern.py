@@ -16,6 +16,7 @@ Legend: R rows and C columns of cells, K sinusoids.
 import hashlib
 import hmac
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -47,12 +48,23 @@ PILOT: Final = CODED_BITS
 """The slot number of cells whose sign is known without the payload."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lines:
     """The sinusoids: (K, 2) integer frequencies (x, y) in cycles a period, (K,) phases in radians."""
 
     frequencies_K2: NDArray[np.int64]
     phases_K: NDArray[np.float64]
+
+    @cached_property
+    def _tables(self) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+        steps = -2 * np.pi / PERIOD_CELLS * np.arange(PERIOD_CELLS)
+        turns = [self.frequencies_K2[:, axis : axis + 1] * steps for axis in (0, 1)]
+        across, down = ((np.cos(turn).astype(np.float32), np.sin(turn).astype(np.float32)) for turn in turns)
+        return across, down
+
+    def waves(self, axis: int) -> tuple[Floats, Floats]:
+        """(K, PERIOD_CELLS) cosines and sines of what a step of each number of cells along `axis` turns back."""
+        return self._tables[axis]
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,11 @@ class Patterns:
     sheet: NDArray[np.int8]
     mark_key: bytes
     check_key: bytes
+
+    @cached_property
+    def sheet_spectrum(self) -> NDArray[np.complex64]:
+        """`rfft2` of the sheet."""
+        return np.fft.rfft2(self.sheet.astype(np.float32)).astype(np.complex64)
 
     def nonce_layer(self, nonce: int, rows: slice, columns: slice) -> Floats:
         """The displaced sheet over these cells, -1 and 1."""

@@ -3,9 +3,14 @@
 The search for scale, rotation, orientation, position and nonce looks at the two layers that prove nothing. The p-value
 comes from the known signs of the third layer alone. These are independent of the other two and of the picture, so for
 each candidate, under the hypothesis "not this key", their normalised correlation is a sum of random signs times fixed
-weights: nearly standard normal whatever the picture holds. A look at z then counts as p = 1 - (1 - Q(z))^T. Half of the chance of
-a false alarm is given to the first few looks, at the picture as it is, so T is smaller there (a weighted Bonferroni
-correction: the 1/T of all looks add up to 1).
+weights: nearly standard normal whatever the picture holds. A look at z then counts as p = 1 - (1 - Q(z))^T. Half of the
+chance of a false alarm is given to the first few looks, at the picture as it is, and a quarter to each of the two later
+rounds, so T is smaller at first (a weighted Bonferroni correction: the 1/T of all looks add up to at most 1).
+
+1. The picture as it is, or mirrored: places where the sinusoids agree, and that of a picture that was not cropped.
+2. Poses whose sinusoids hold power, and those of them that also agree in phase.
+3. Small pictures: a crop of a busy picture holds too little of the sinusoids to tell its place, but the sheet still
+   answers. It gives the sum of nonce and displacement; the sinusoids then rank the displacements.
 
 Legend: H, W pixels; R, C cells; K sinusoids; N candidates.
 """
@@ -26,18 +31,27 @@ from licht.safety.watermark_pattern import PERIOD_CELLS, PERIOD_PX, PILOT, PITCH
 SCALES: Final = (0.45, 2.2)
 ROTATION_DEG: Final = 4.0
 POSES: Final = 4
-"""Candidates for scale, rotation and orientation that are followed to the end, beside the two that always are."""
-PLACES: Final = 5
+"""Poses of the second round: half of them those with the most power, half those that agree best in phase."""
+PLACES: Final = 2
 """Positions tried for a pose: where the sinusoids agree best, and that of a picture that was not cropped."""
 NONCES: Final = 2
-TRIALS: Final = (POSES * 2 + 2) * PLACES * NONCES
-"""How often the p-value's signal is looked at, at most: poses (upright and upside down), places, nonces."""
-_FIRST_LOOKS: Final = PLACES * NONCES
-_NOTABLE: Final = 3.5
-"""Standard deviations above the mean of all poses that a pose must reach to be followed."""
+_FIRST_LOOKS: Final = 2 * PLACES * NONCES
+_SECOND_LOOKS: Final = POSES * 2 * PLACES * NONCES
+_SHEET_POSES: Final = 3
+_SHEET_PEAKS: Final = 2
+_DISPLACEMENTS: Final = 128
+_THIRD_LOOKS: Final = _SHEET_POSES * _SHEET_PEAKS * (_DISPLACEMENTS + NONCES)
+TRIALS: Final = (2 * _FIRST_LOOKS, 4 * _SECOND_LOOKS, 4 * _THIRD_LOOKS)
+"""How often the p-value's signal is looked at, at most, in each round, divided by the round's share."""
+_CANDIDATES: Final = 24
+"""Poses of small pictures that are asked whether their sinusoids agree; large pictures need fewer."""
+_USUAL_SCALES: Final = (0.5, 2 / 3, 0.75, 1.5, 2.0)
+"""Asked too: busy pictures drown the power of the sinusoids, and people resize by simple factors."""
 _WINDOW_PX: Final = 1024
 _ENOUGH: Final = 1e-14
 _SMALL_PX: Final = 300_000
+_LEAST_PX: Final = 24
+"""A side of less holds no mark, whatever was done to a picture that had one."""
 
 # the orientations of a square up to a half turn: as it was, mirrored, a quarter turn, and both
 _ORIENTATIONS: Final = (
@@ -101,31 +115,64 @@ class Spectrum:
 
 def search(picture: Picture, keyed: Patterns) -> Found:
     """Look for the mark of `keyed`; see the module's text for what the result means."""
-    whole = spectrum(luminance(picture))
+    best = Found(1.0, None, None, 1.0, 0.0, flipped=False)
     side_px = max(picture.width, picture.height)
+    if min(picture.width, picture.height) < _LEAST_PX:
+        return best
+    whole = spectrum(luminance(picture))
     coarse = whole
     if side_px > _WINDOW_PX * 1.25:
         coarse = spectrum(_middle(luminance(picture), _WINDOW_PX))
-    sheet_spectrum = np.fft.rfft2(keyed.sheet.astype(np.float32)).astype(np.complex64)
-    best = Found(1.0, None, None, 1.0, 0.0, flipped=False)
-    for number, pose in enumerate(_ways(whole, coarse, keyed)):
-        trials = 2 * (_FIRST_LOOKS if number == 0 else TRIALS - _FIRST_LOOKS)
-        for registered, centre in _registered(whole, keyed, pose):
-            looked = _read(whole, keyed, sheet_spectrum, registered, centre, trials)
-            best = min(best, *looked, key=lambda found: found.p)
-            if best.p < _ENOUGH and best.payload is not None:
-                return best
+    for looked in _looks(whole, coarse, keyed):
+        best = min(best, *looked, key=lambda found: found.p)
+        if best.p < _ENOUGH and best.payload is not None:
+            return best
     return best
 
 
-def _ways(whole: Spectrum, coarse: Spectrum, keyed: Patterns) -> Iterator[Pose]:
-    """Every pose to follow, likeliest first; those that were found are sharpened before."""
-    yield from _AS_IT_WAS
-    for pose in _poses(coarse, keyed):
-        for step_px in (2.0, 0.7):
-            pose = _sharpened(whole, keyed, pose, None, step_px)  # noqa: PLW2901
-        yield pose
-        yield pose.upside_down()
+def _looks(whole: Spectrum, coarse: Spectrum, keyed: Patterns) -> Iterator[list[Found]]:
+    """What each look finds, likeliest first."""
+    for pose in _AS_IT_WAS:
+        for registered, centre in _registered(whole, keyed, pose):
+            yield _read(whole, keyed, registered, centre, TRIALS[0])
+    small = whole.height * whole.width <= _SMALL_PX
+    for number, upright in enumerate(_likely(whole, coarse, keyed)):
+        for pose in (upright, upright.upside_down()):
+            for registered, centre in _registered(whole, keyed, pose):
+                yield _read(whole, keyed, registered, centre, TRIALS[1])
+        # once for the pose with the most power, once for the one that agrees best
+        if small and number == 0:
+            yield from _by_sheet(whole, keyed, _AS_IT_WAS[0])
+        if small and number in (0, POSES // 2):
+            yield from _by_sheet(whole, keyed, upright)
+
+
+def _likely(whole: Spectrum, coarse: Spectrum, keyed: Patterns) -> Iterator[Pose]:
+    """`POSES` poses, sharpened: half of them have the most power; of the others in question, those that agree best."""
+    small = whole.height * whole.width <= _SMALL_PX
+    candidates = _poses(coarse, keyed, _CANDIDATES if small else POSES)
+    first, others = candidates[: POSES // 2], candidates[POSES // 2 :]
+    for pose in first:
+        yield _power_sharpened(whole, keyed, pose)
+    # not before the others were asked for: most marks are found without them
+    others += [Pose(scale, 0.0, 0) for scale in _USUAL_SCALES] if small else []
+    sharp = [_power_sharpened(whole, keyed, pose) for pose in others]
+    yield from sorted(sharp, key=lambda pose: -_agreement(whole, keyed, pose))[: POSES // 2]
+
+
+def _power_sharpened(whole: Spectrum, keyed: Patterns, pose: Pose) -> Pose:
+    for step_px in (2.0, 0.7):
+        pose = _sharpened(whole, keyed, pose, None, step_px)
+    return pose
+
+
+def _agreement(whole: Spectrum, keyed: Patterns, pose: Pose) -> float:
+    """How far the best place of a pose, upright or upside down, stands out: in units of chance."""
+    found = []
+    for way in (pose, pose.upside_down()):
+        values_K = _line_values(whole, keyed, way)
+        found.append(float(_surface(keyed, values_K).max() / np.linalg.norm(values_K)))
+    return max(found)
 
 
 def luminance(picture: Picture) -> Floats:
@@ -206,8 +253,8 @@ def _centred(white: NDArray[np.complex64], height: int, width: int) -> NDArray[n
     return np.fft.fftshift(full * down[:, None] * across[None, :])
 
 
-def _poses(coarse: Spectrum, keyed: Patterns) -> list[Pose]:
-    """The most likely poses, best first: where the sinusoids' places hold more power than noise does."""
+def _poses(coarse: Spectrum, keyed: Patterns, count: int) -> list[Pose]:
+    """The `count` most likely poses, best first: where the sinusoids' places hold the most power."""
     finest = 0.55 / (max(coarse.height, coarse.width) * 0.12)
     scales = np.exp(np.arange(math.log(SCALES[0]), math.log(SCALES[1]), finest))
     most = math.radians(ROTATION_DEG)
@@ -218,15 +265,14 @@ def _poses(coarse: Spectrum, keyed: Patterns) -> list[Pose]:
     for number, orientation in enumerate(_ORIENTATIONS):
         turned_K2 = base_K2 @ np.array(orientation).T
         scores = _scores(doubled, coarse, turned_K2, scales, turns)
-        notable = float(scores.mean() + _NOTABLE * scores.std())
-        for _ in range(POSES):
+        for _ in range(count):
             s, t = np.unravel_index(int(scores.argmax()), scores.shape)
-            if scores[s, t] < notable:
+            if scores[s, t] == -np.inf:
                 break
             found.append((float(scores[s, t]), Pose(float(scales[s]), float(turns[t]), number)))
             scores[max(0, s - 3) : s + 4, max(0, t - 3) : t + 4] = -np.inf
     ranked = [pose for _, pose in sorted(found, key=lambda entry: -entry[0])]
-    return ranked[:POSES]
+    return ranked[:count]
 
 
 def _doubled_power(coarse: Spectrum) -> Floats:
@@ -301,27 +347,32 @@ def _relative_weight(whole: Spectrum, frequencies_N2: NDArray[np.float64]) -> ND
 def _registered(whole: Spectrum, keyed: Patterns, pose: Pose) -> Iterator[tuple[Pose, NDArray[np.float64]]]:
     """The pose, sharpened, and where the picture's centre lies in marked pixels, (x, y) modulo the period.
 
-    Several places are offered: where the sinusoids agree best, and where the centre lies in a picture that was not
-    cropped. A large picture needs no second choice.
+    Two places are offered: where the sinusoids agree best, and where the centre lies in a picture that was not cropped.
     """
-    values_K = _line_values(whole, keyed, pose)
-    turns = -2j * np.pi / PERIOD_CELLS * np.arange(PERIOD_CELLS)
-    x_KC = np.exp(keyed.lines.frequencies_K2[:, :1] * turns).astype(np.complex64)
-    y_RK = (np.exp(turns[:, None] * keyed.lines.frequencies_K2[:, 1]) * values_K).astype(np.complex64)
-    surface = y_RK.real @ x_KC.real - y_RK.imag @ x_KC.imag
-    extent = np.abs(np.linalg.inv(Pose(pose.scale, 0.0, pose.orientation).matrix())) @ [whole.width, whole.height]
-    uncropped = (extent - 1) / 2
-    tried = []
-    peaks = PLACES - 1 if extent[0] * extent[1] < _SMALL_PX else 1
-    for _ in range(peaks):
-        row, column = np.unravel_index(int(surface.argmax()), surface.shape)
-        near = (np.arange(row - 2, row + 3) % PERIOD_CELLS)[:, None], np.arange(column - 2, column + 3) % PERIOD_CELLS
-        surface[near] = -np.inf
-        tried.append(np.array([column, row], float) * PITCH_PX)
-        yield _aligned(whole, keyed, pose, tried[-1])
-    apart = [np.abs((place - uncropped + PERIOD_PX / 2) % PERIOD_PX - PERIOD_PX / 2).max() for place in tried]
-    if min(apart) > 2 * PITCH_PX:
+    surface = _surface(keyed, _line_values(whole, keyed, pose))
+    row, column = np.unravel_index(int(surface.argmax()), surface.shape)
+    agreeing, uncropped = np.array([column, row], float) * PITCH_PX, (_extent(whole, pose) - 1) / 2
+    yield _aligned(whole, keyed, pose, agreeing)
+    apart = np.abs((agreeing - uncropped + PERIOD_PX / 2) % PERIOD_PX - PERIOD_PX / 2).max()
+    if apart > 2 * PITCH_PX:
         yield _aligned(whole, keyed, pose, uncropped)
+
+
+def _surface(keyed: Patterns, values_K: NDArray[np.complex128]) -> Floats:
+    """(PERIOD_CELLS, PERIOD_CELLS): how well the sinusoids agree with each place, in steps of a cell."""
+    cos_KC, sin_KC = keyed.lines.waves(0)
+    turned_cos_KR, turned_sin_KR = keyed.lines.waves(1)
+    real, imag = (np.asarray(part, np.float32)[:, None] for part in (values_K.real, values_K.imag))
+    # the product of three complex numbers, its real part
+    upright_KR = real * turned_cos_KR - imag * turned_sin_KR
+    across_KR = real * turned_sin_KR + imag * turned_cos_KR
+    return np.asarray(upright_KR.T @ cos_KC - across_KR.T @ sin_KC)
+
+
+def _extent(whole: Spectrum, pose: Pose) -> NDArray[np.float64]:
+    """(2,) width and height of the picture in marked pixels, its rotation apart."""
+    upright = Pose(pose.scale, 0.0, pose.orientation).matrix()
+    return np.asarray(np.abs(np.linalg.inv(upright)) @ [whole.width, whole.height])
 
 
 def _aligned(
@@ -356,7 +407,9 @@ def _sharpened(
     """
     step = step_px / (max(whole.height, whole.width) / 2)
     near = [
-        Pose(pose.scale * math.exp(a * step), pose.rotation + b * step, pose.orientation)
+        Pose(
+            min(max(pose.scale * math.exp(a * step), SCALES[0]), SCALES[1]), pose.rotation + b * step, pose.orientation
+        )
         for a in range(-3, 4)
         for b in range(-3, 4)
     ]
@@ -375,31 +428,71 @@ def _sharpened(
 def _read(
     whole: Spectrum,
     keyed: Patterns,
-    sheet_spectrum: NDArray[np.complex64],
     pose: Pose,
     centre: NDArray[np.float64],
     trials: int,
 ) -> list[Found]:
     """What the cells of a registered picture say: the likeliest nonces, each tested and decoded."""
     values_RC, rows, columns = cell_values(whole, pose, centre)
+    agreement = _sheet_agreement(values_RC, rows, columns, keyed.sheet_spectrum)
     found = []
-    for nonce in _nonces(values_RC, rows, columns, sheet_spectrum):
+    for nonce in _highest(agreement, NONCES):
         signs_RC, slots_RC = keyed.mark_layer(nonce, rows, columns)
-        product_RC = values_RC * signs_RC
-        known = slots_RC == PILOT
-        energy = float(np.square(values_RC[known]).sum())
-        z = float(product_RC[known].sum()) / math.sqrt(energy) if energy > 0 else 0.0
-        p = p_value(z, trials)
+        p = p_value(_z(values_RC, signs_RC, slots_RC), trials)
         payload = None
         if p < _WORTH_DECODING:
-            soft = np.bincount(slots_RC.reshape(-1), product_RC.reshape(-1), minlength=CODED_BITS + 1)[
-                :CODED_BITS
-            ].astype(np.float64)
-            read, _, sound = decode(soft, keyed.check_key)
+            product_RC = values_RC * signs_RC
+            sums = np.bincount(slots_RC.reshape(-1), product_RC.reshape(-1), minlength=CODED_BITS + 1)
+            read, _, sound = decode(sums[:CODED_BITS].astype(np.float64), keyed.check_key)
             payload = read if sound else None
         mirrored = pose.orientation % 4 in (1, 3)
         found.append(Found(p, payload, nonce, pose.scale, math.degrees(pose.rotation), mirrored))
     return found
+
+
+def _z(values_RC: Floats, signs_RC: Floats, slots_RC: NDArray[np.int16]) -> float:
+    """The correlation with the known signs, in standard deviations of what random signs would give."""
+    known = slots_RC == PILOT
+    values = values_RC[known]
+    energy = float(np.vdot(values, values))
+    return float(np.vdot(values, signs_RC[known])) / math.sqrt(energy) if energy > 0 else 0.0
+
+
+def _by_sheet(whole: Spectrum, keyed: Patterns, pose: Pose) -> Iterator[list[Found]]:
+    """Looks at the places that sheet and sinusoids propose together; the best of them is read in full.
+
+    Where the sheet answers, it tells the sum of nonce and displacement, both in cells. A crop lies right and below of
+    its picture's origin, by no more than its own size if at least a quarter was kept: the sinusoids rank those places.
+    """
+    uncropped = (_extent(whole, pose) - 1) / 2
+    peaks: dict[int, tuple[float, NDArray[np.float64], tuple[Floats, slice, slice]]] = {}
+    for phase in ((-0.75, -0.75), (-0.75, 0.75), (0.75, -0.75), (0.75, 0.75)):
+        centre = uncropped + phase
+        viewed = cell_values(whole, pose, centre)
+        agreement = _sheet_agreement(*viewed, keyed.sheet_spectrum).reshape(-1)
+        for total in _highest(agreement, _SHEET_PEAKS):
+            if total not in peaks or peaks[total][0] < agreement[total]:
+                peaks[total] = float(agreement[total]), centre, viewed
+    best = sorted(peaks.items(), key=lambda peak: -peak[1][0])[:_SHEET_PEAKS]
+    values_K = _line_values(whole, keyed, pose)
+    for total, (_, centre, (values_RC, rows, columns)) in best:
+        turned = np.exp(-2j * np.pi * (keyed.lines.frequencies_K2 / PERIOD_PX @ centre))
+        surface = _surface(keyed, values_K * turned)
+        down, right = rows.stop - rows.start, columns.stop - columns.start
+        places = _highest(surface[: down + 2, : right + 2], _DISPLACEMENTS)
+        looks = []
+        for place in places:
+            at_row, at_column = divmod(place, right + 2)
+            nonce = (total // PERIOD_CELLS - at_row) % PERIOD_CELLS * PERIOD_CELLS
+            nonce += (total - at_column) % PERIOD_CELLS
+            moved = (slice(start.start + by, start.stop + by) for start, by in ((rows, at_row), (columns, at_column)))
+            looks.append((_z(values_RC, *keyed.mark_layer(nonce, *moved)), at_row, at_column))
+        z, at_row, at_column = max(looks)
+        if p_value(z, TRIALS[2]) < _WORTH_DECODING:
+            registered, exact = _aligned(whole, keyed, pose, centre + np.array([at_column, at_row]) * PITCH_PX)
+            yield _read(whole, keyed, registered, exact, TRIALS[2])
+        else:
+            yield [Found(p_value(z, TRIALS[2]), None, None, pose.scale, math.degrees(pose.rotation), flipped=False)]
 
 
 def p_value(z: float, trials: int) -> float:
@@ -481,15 +574,25 @@ def _sampled(values: Floats, y_RC: Floats, x_RC: Floats) -> Floats:
     return np.asarray(np.where(inside, above * (1 - down) + below * down, 0.0), np.float32)
 
 
-def _nonces(values_RC: Floats, rows: slice, columns: slice, sheet_spectrum: NDArray[np.complex64]) -> list[int]:
-    """The likeliest displacements of the sheet, best first."""
+def _sheet_agreement(values_RC: Floats, rows: slice, columns: slice, sheet_spectrum: NDArray[np.complex64]) -> Floats:
+    """(PERIOD_CELLS, PERIOD_CELLS): how well the displaced sheet agrees with the cells, for every displacement."""
     period = PERIOD_CELLS
-    folded = np.zeros((period, period), np.float32)
     at_R, at_C = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
+    used = min(period, len(at_R))
+    folded = np.zeros((used, period), np.float32)
     for top in range(0, len(at_R), period):
         for left in range(0, len(at_C), period):
             part = values_RC[top : top + period, left : left + period]
-            folded[(at_R[top : top + period] % period)[:, None], (at_C[left : left + period] % period)] += part
-    agreement = np.fft.irfft2(np.conj(np.fft.rfft2(folded)) * sheet_spectrum, (period, period)).reshape(-1)
-    best = np.argpartition(agreement, -NONCES)[-NONCES:]
-    return [int(nonce) for nonce in best[np.argsort(-agreement[best])]]
+            folded[: len(part), at_C[left : left + period] % period] += part
+    # most rows are empty: transform those that are not, then the columns
+    plane = np.zeros((period, period // 2 + 1), np.complex64)
+    plane[at_R[:used] % period] = np.fft.rfft(folded, axis=1)
+    return np.asarray(np.fft.irfft2(np.conj(np.fft.fft(plane, axis=0)) * sheet_spectrum, (period, period)))
+
+
+def _highest(values: Floats, count: int) -> list[int]:
+    """The flat places of the `count` highest values, the highest first."""
+    flat = values.reshape(-1)
+    count = min(count, flat.size)
+    best = np.argpartition(flat, -count)[-count:]
+    return [int(place) for place in best[np.argsort(-flat[best])]]
