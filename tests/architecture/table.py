@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 SERVICE_PARTS = (
     *("service.queue", "service.storage", "service.gallery", "service.metering", "service.webhooks"),
-    *("service.keys", "service.links", "service.fetch", "service.uploads", "service.series"),
+    *("service.keys", "service.links", "service.fetch", "service.uploads", "service.series", "service.mcp"),
 )
 # What all of the service stands on: the tables, and the settings.
 SERVICE_BASE = ("service.database", "service.settings")
@@ -43,12 +43,15 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "client": ("core",),
         "service": (),
-        **dict.fromkeys((*SERVICE_BASE, "service.logs", "service.supervise"), ("core",)),
+        **dict.fromkeys((*SERVICE_BASE, "service.logs", "service.supervise", "service.telemetry"), ("core",)),
         **dict.fromkeys(SERVICE_PARTS, ("core", "service.database")),
         "service.gallery": ("core", "service.database", "service.queue"),
         "service.webhooks": ("core", "service.database", "service.fetch"),
-        "service.api": ("core", "plan", *SAFETY_WITHOUT_TORCH, *SERVICE_BASE, *SERVICE_PARTS),
-        "service.worker": ("core", "service.queue", "service.storage", "generate", "plan", "finish", "upsample"),
+        "service.api": (
+            *("core", "plan", *SAFETY_WITHOUT_TORCH, *SERVICE_BASE, *SERVICE_PARTS),
+            *("service.logs", "service.telemetry"),
+        ),
+        "service.worker": ("core", "service.queue", "service.storage", "service.telemetry", "generate", "plan", "finish", "upsample"),
         "service.ray": ("core", "service.queue", "service.storage", "generate", "plan"),
         "studio": (),
         "recipes": ANYTHING,

@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     import socket
 
+    from licht.core.protocols import Ranker
     from licht.service.settings import Settings
     from licht.service.worker.drawing import Drawer
 
@@ -76,13 +77,21 @@ def _own_options(settings: Path | None, overrides: dict[str, Any]) -> list[str]:
 
 
 def _show(settings: "Settings", as_json: bool) -> None:
-    shown = {"settings": settings.masked(), "switched_off": settings.switched_off()}
+    shown = {"settings": settings.masked(), "switched_off": _without(settings)}
     if as_json:
         typer.echo(json.dumps(shown))
         return
     typer.echo(json.dumps(shown["settings"], indent=2))
-    for line in settings.switched_off():
+    for line in shown["switched_off"]:
         typer.echo(f"off: {line}")
+
+
+def _without(settings: "Settings") -> list[str]:
+    """What this service does without. Raises what is wrong with its policy: before anything starts, in one line."""
+    from licht.safety.policy import notices, parse_policy
+
+    lines = settings.switched_off()
+    return lines if settings.worker.policy == "off" else [*lines, *notices(parse_policy(settings.worker.policy))]
 
 
 def _supervise(settings: "Settings", options: list[str], as_json: bool) -> int:
@@ -93,6 +102,7 @@ def _supervise(settings: "Settings", options: list[str], as_json: bool) -> int:
     from licht.service.supervise import Role, Supervisor
 
     set_up_logging(settings.logging.level, "supervisor")
+    without = _without(settings)
     listening = _listen(settings.server.host, settings.server.port)
     run = secrets.token_hex(4)
     base = [sys.executable, "-m", "licht", "serve", *options]
@@ -107,7 +117,7 @@ def _supervise(settings: "Settings", options: list[str], as_json: bool) -> int:
     try:
         # before anything else is imported here: the processes have the same to do
         supervisor.start()
-        _greet(settings, listening, _first_key(settings), as_json)
+        _greet(settings, listening, _first_key(settings), without, as_json)
     except BaseException:
         supervisor.stop()
         raise
@@ -130,7 +140,7 @@ def _tidy(settings: "Settings", worker: str) -> None:
     database.close()
 
 
-def _greet(settings: "Settings", listening: "socket.socket", key: str, as_json: bool) -> None:
+def _greet(settings: "Settings", listening: "socket.socket", key: str, without: list[str], as_json: bool) -> None:
     import os
 
     host, port = listening.getsockname()[:2]
@@ -140,7 +150,7 @@ def _greet(settings: "Settings", listening: "socket.socket", key: str, as_json: 
     else:
         typer.echo(f"Licht serves {settings.worker.model} at {url}/#key={key}")
         typer.echo(f"API key: {key}")
-        for line in settings.switched_off():
+        for line in without:
             typer.echo(f"off: {line}")
     sys.stdout.flush()
 
@@ -223,6 +233,7 @@ def _run_worker(settings: "Settings", worker_id: str | None) -> None:
     from licht.service.queue.store import JobStore
     from licht.service.storage import Storage
     from licht.service.supervise import end_with_supervisor
+    from licht.service.telemetry import open_telemetry
     from licht.service.worker.loop import Worker, WorkerLimits
 
     database = Database(settings.database_url)
@@ -233,37 +244,45 @@ def _run_worker(settings: "Settings", worker_id: str | None) -> None:
         heartbeat_s=settings.queue.heartbeat_s, stall_s=settings.worker.stall_s, drain_s=settings.server.drain_s
     )
     store = JobStore(database, queue_limits(settings))
-    worker = Worker(store, Storage(settings.storage_url), drawer, limits, worker_id)
+    telemetry = open_telemetry(settings.telemetry.endpoint, worker_id or "worker", settings.telemetry.sample)
+    storage = Storage(settings.storage_url)
+    worker = Worker(store, storage, drawer, limits, worker_id, telemetry=telemetry)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     if worker_id is not None:
         end_with_supervisor()
     worker.run()
+    telemetry.close()
     database.close()
 
 
 def _open_drawer(settings: "Settings") -> "Drawer":
     """Licht's own engine, or the one that the settings name."""
-    if settings.worker.engine is not None:
-        import importlib
-
-        from licht.core.errors import InvalidSettings
-
-        module, _, function = settings.worker.engine.partition(":")
-        try:
-            opened: Drawer = getattr(importlib.import_module(module), function)(settings)
-        except (ImportError, AttributeError) as error:
-            raise InvalidSettings(
-                f"worker.engine {settings.worker.engine} cannot be opened ({error})", field="worker.engine"
-            ) from error
-        return opened
+    worker = settings.worker
+    if worker.engine is not None:
+        drawer: Drawer = _opened(settings, worker.engine, "worker.engine")
+        return drawer
     from licht import load
     from licht.service.worker.drawing import ModelDrawer
 
-    worker = settings.worker
-    return ModelDrawer(
-        load(worker.model, variant=worker.variant, device=worker.device, dtype=worker.dtype, policy=worker.policy)
-    )
+    ranker: Ranker | None = None
+    if worker.ranker is not None:
+        ranker = _opened(settings, worker.ranker, "worker.ranker")
+    model = load(worker.model, variant=worker.variant, device=worker.device, dtype=worker.dtype, policy=worker.policy)
+    return ModelDrawer(model, ranker)
+
+
+def _opened(settings: "Settings", name: str, field: str) -> Any:  # noqa: ANN401 - what the operator names
+    """What the function `module:function` makes of the settings. Raises `InvalidSettings`."""
+    import importlib
+
+    from licht.core.errors import InvalidSettings
+
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)(settings)
+    except (ImportError, AttributeError) as error:
+        raise InvalidSettings(f"{field} {name} cannot be opened ({error})", field=field) from error
 
 
 def _check_licence(settings: "Settings", drawer: "Drawer") -> None:

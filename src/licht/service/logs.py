@@ -3,10 +3,14 @@
 import json
 import logging
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final
 
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+
+REQUEST_ID: Final[ContextVar[str | None]] = ContextVar("licht_request_id", default=None)
+"""The id of the request that is being answered here."""
 
 
 class JsonLines(logging.Formatter):
@@ -25,6 +29,9 @@ class JsonLines(logging.Formatter):
             "process": self._process,
             "event": record.getMessage(),
         }
+        request_id = REQUEST_ID.get()
+        if request_id is not None:
+            told["request_id"] = request_id
         told.update({name: value for name, value in record.__dict__.items() if name not in _STANDARD})
         if record.exc_info:
             told["traceback"] = self.formatException(record.exc_info)

@@ -156,6 +156,17 @@ class LoggingSection(Section):
     """What is written down."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    prompts: bool = False
+    """Write the prompt of each accepted job too."""
+
+
+class TelemetrySection(Section):
+    """Traces over OTLP/HTTP."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    """Such as http://collector:4318/v1/traces; without it there are no traces."""
+    sample: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """The part of requests that is traced, where the caller has not decided."""
 
 
 class Tier(Section):
@@ -237,6 +248,7 @@ class Settings(Section):
     worker: WorkerSection = WorkerSection()
     protocol: ProtocolSection = ProtocolSection()
     logging: LoggingSection = LoggingSection()
+    telemetry: TelemetrySection = TelemetrySection()
     tiers: dict[str, ConfiguredTier] = Field(default_factory=dict)
 
     @property
@@ -282,6 +294,8 @@ class Settings(Section):
             off.append("Host check: any name is answered")
         if self.server.public_url is None:
             off.append("public URL: links repeat the Host header of each request")
+        if self.telemetry.endpoint is None:
+            off.append("traces: no telemetry.endpoint is set")
         if self.worker.count == 0:
             off.append("workers: none is started here")
         return off

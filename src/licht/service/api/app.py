@@ -15,6 +15,7 @@ from licht.service.api import (
     background,
     bfl,
     gallery,
+    mcp,
     native,
     openai,
     operations,
@@ -54,10 +55,11 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     app.state.inputs = Inputs(settings.inputs, fetcher, partial(find_own, opened))
     # reading a watermark keeps a processor busy: one at a time leaves the others to everybody else
     app.state.examining = asyncio.Semaphore(1)
+    app.state.mcp = mcp.McpOverHttp(app, settings.server.max_body_bytes)
     app.state.measurements = operations.Measurements(opened)
     app.include_router(operations.router())
     app.include_router(bfl.router(opened))
-    for module in (native, plan, references, gallery, series, verify, openai):
+    for module in (native, plan, references, gallery, series, verify, openai, mcp):
         app.include_router(module.router())
     app.include_router(arena.router())
     app.include_router(admin.router())
@@ -81,6 +83,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await app.state.mcp.close()
     await parts.fetcher.aclose()
     await asyncio.to_thread(parts.telemetry.close)
     parts.database.close()

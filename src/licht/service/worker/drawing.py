@@ -1,8 +1,8 @@
 """What a worker needs of an engine, and Licht's own behind that interface."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from licht.core.errors import LichtError
@@ -31,6 +31,8 @@ class Drawn:
     prompt: str
     warnings: tuple[str, ...] = ()
     candidates: int = 1
+    caches: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Hits and misses of each of the engine's caches while it was drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,8 @@ class ModelDrawer:
         # a view of the same engine, with this caller's tolerance
         model = type(self._model)(self._model.engine, replace(self._model.policy, tolerance=manner.tolerance))
         results: list[Result] = []
+        cache = self._model.engine.recall.cache
+        hits, misses = cache.hits, cache.misses
         prompt = model.settle_prompt(request).text
         with _closing(model.stream(request, manner.file_format, _delivery(manner))) as events:
             for event in events:
@@ -144,6 +148,7 @@ class ModelDrawer:
             prompt=prompt,
             warnings=(*warnings, *best.warnings),
             candidates=len(results),
+            caches={"encoded": (cache.hits - hits, cache.misses - misses)},
         )
 
     def _suited(self, request: ImageRequest) -> tuple[ImageRequest, tuple[str, ...]]:

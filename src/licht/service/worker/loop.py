@@ -19,11 +19,14 @@ from licht.service.queue.register import About, Register
 from licht.service.queue.store import JobStore
 from licht.service.queue.wake import Waker
 from licht.service.storage import Storage
+from licht.service.telemetry import Telemetry, Value
 from licht.service.worker.drawing import Drawer, Drawn, Manner, PreviewDrawn
+from licht.service.worker.measure import StageClock, device_bytes, resident_bytes
 from licht.service.worker.tasks import request_of
 
 _LOG: Final = logging.getLogger(__name__)
 _MEDIA_TYPES: Final = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+_STOPPING_LOOK_S: Final = 0.1
 _STALLED: Final = 75
 """Exit code of a worker that ended itself because its engine hung."""
 # How the stages share the bar that clients see; drawing takes nearly all of the time.
@@ -68,14 +71,21 @@ class Worker:
         limits: WorkerLimits | None = None,
         worker_id: str | None = None,
         on_stall: Callable[[], None] = lambda: os._exit(_STALLED),
+        on_overdue: Callable[[], None] = lambda: os._exit(0),
+        telemetry: Telemetry | None = None,
     ) -> None:
-        """Work on the jobs of `store` with `drawer`. `on_stall` must not return to a hung engine."""
+        """Work on the jobs of `store` with `drawer`.
+
+        `on_stall` must not return to a hung engine, nor `on_overdue` to a step that outlasts the draining.
+        """
         self.id = worker_id or f"worker_{uuid.uuid4().hex[:12]}"
         self._store = store
         self._storage = storage
         self._drawer = drawer
         self._limits = limits or WorkerLimits()
         self._on_stall = on_stall
+        self._on_overdue = on_overdue
+        self._telemetry = telemetry or Telemetry()
         self._register = Register(store.database)
         self._previews = Previews(store.database)
         self._stopping = threading.Event()
@@ -143,8 +153,18 @@ class Worker:
         if claim is None:
             return False
         self._hand = _Hand(claim)
+        told: dict[str, Value] = {
+            "licht.job.id": claim.job_id,
+            "licht.job.attempt": claim.attempt,
+            "licht.route": claim.route,
+        }
         try:
-            self._see_through(claim, self._hand)
+            with self._telemetry.span("draw", "consumer", claim.traceparent, told) as span:
+                span.set("gen_ai.request.model", self._drawer.name)
+                span.set("licht.queue_s", claim.claimed_at - claim.created_at)
+                self._see_through(claim, self._hand)
+                for stage, (start_s, end_s) in self._hand.clock.spans.items():
+                    span.stage(stage, start_s, end_s)
         except LeaseLost as error:
             _LOG.warning("lease lost", extra={"job": claim.job_id, "reason": error.message})
         finally:
@@ -206,10 +226,12 @@ class Worker:
             for event in events:
                 hand.moved()
                 if isinstance(event, Drawn):
-                    return self._ready(claim, request, event)
+                    return self._ready(claim, request, event, hand.clock.seconds("release"))
                 if isinstance(event, PreviewDrawn):
+                    hand.clock.note("previews")
                     self._show(claim, event)
                     continue
+                hand.clock.note(event.stage)
                 hand.started = True
                 self._look(claim, hand, event)
         raise LichtError("the engine ended without a picture")
@@ -233,7 +255,7 @@ class Worker:
         with suppress(NotAvailable):
             self._previews.put(claim.job_id, row)
 
-    def _ready(self, claim: Claim, request: ImageRequest, drawn: Drawn) -> Outcome:
+    def _ready(self, claim: Claim, request: ImageRequest, drawn: Drawn, stage_s: dict[str, float]) -> Outcome:
         digest = self._storage.put(drawn.data)
         # of several candidates the chosen one's; the first one's is as the caller knows it, beyond 63 bits too
         seed = claim.task.seed if drawn.seed == request.seeds[0] else drawn.seed
@@ -247,19 +269,21 @@ class Worker:
             "steps": drawn.steps,
             "guidance": drawn.guidance,
             "model": self._drawer.name,
-            "warnings": [*claim.task.notes, *drawn.warnings],
+            "warnings": list(dict.fromkeys((*claim.task.notes, *drawn.warnings))),
             "prompt": drawn.prompt,
             "prompt_upsampled": False,
             "candidates": drawn.candidates,
         }
-        return Outcome(State.READY, result=result, blobs=(digest,), steps=drawn.steps)
+        return Outcome(
+            State.READY, result=result, blobs=(digest,), steps=drawn.steps, stage_s=stage_s, caches=drawn.caches
+        )
 
     def _beat(self) -> None:
         """Keep worker and lease alive; end the process if the engine hangs, so that somebody else gets the job."""
         while not self._stopping.wait(self._limits.heartbeat_s) or self._hand is not None:
             hand = self._hand
             try:
-                self._register.beat(self.id)
+                self._register.beat(self.id, resident_bytes(), device_bytes())
                 if hand is not None and hand.claim is not None and not hand.lost:
                     self._store.leases.keep(hand.claim)
             except LeaseLost:
@@ -271,7 +295,20 @@ class Worker:
                 _LOG.error("the engine hangs; ending this worker", extra={"worker": self.id})
                 self._on_stall()
             if self._stopping.is_set():
-                time.sleep(min(self._limits.heartbeat_s, 0.1))
+                self._give_up_if_overdue(hand)
+                time.sleep(min(self._limits.heartbeat_s, _STOPPING_LOOK_S))
+
+    def _give_up_if_overdue(self, hand: "_Hand | None") -> None:
+        """Hand the job back from here where one step takes longer than the draining may, and end the process."""
+        overdue = time.monotonic() - self._drain_until > 2 * _STOPPING_LOOK_S
+        if hand is None or not overdue:
+            return
+        with suppress(LichtError):
+            if hand.claim is not None and not hand.lost:
+                self._store.leases.hand_back(hand.claim)
+                _LOG.info("handed back in the middle of a step", extra={"job": hand.claim.job_id})
+            self._register.leave(self.id)
+        self._on_overdue()
 
 
 class _Hand:
@@ -283,6 +320,7 @@ class _Hand:
         self.lost = False
         self.looked = 0.0
         self.last_moved = time.monotonic()
+        self.clock = StageClock()
 
     def moved(self) -> None:
         self.last_moved = time.monotonic()
