@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from licht.checkpoint.convert import FORMATS, convert, description
+from licht.checkpoint.convert import FORMATS, UNWRITTEN, convert, description
 from licht.checkpoint.detect import Layout
 from licht.checkpoint.folder import ModelFiles, read_folder
 from licht.checkpoint.load import Placement, load_autoencoder, load_tower, load_transformer
@@ -145,6 +145,13 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a was planned as"):
         write_stream(tmp_path / "x.safetensors", [Planned({"a": (torch.float32, (3,))}, planned[0].make)], {})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", UNWRITTEN)
+def test_formats_that_cannot_be_written_are_said_to_be_so(source: ModelFiles, form: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=f"{form} is read but not written"):
+        convert(source, tmp_path / "out", Layout.OFFICIAL, form, lambda place: None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_description_reads_as_the_same_variant(source: ModelFiles) -> None:

@@ -292,7 +292,7 @@ def test_what_a_single_file_lacks_is_named(single: Path) -> None:
     with pytest.raises(UnknownModel, match=re.escape(f"no tokenizer.json in {folder / 'text_encoder'} or in")):
         read_file(single, None, None, None)
     shutil.rmtree(folder / "text_encoder")
-    with pytest.raises(UnknownModel, match=r"no text encoder beside .*: name its folder with --text-encoder"):
+    with pytest.raises(UnknownModel, match=r"no text encoder beside .*: name its folder or file with --text-encoder"):
         read_file(single, None, None, None)
     shutil.rmtree(folder / "vae")
     with pytest.raises(UnknownModel, match=r"no autoencoder beside .*: name one with --vae"):

@@ -32,6 +32,8 @@ from licht.quant.swap import quantise, worth_quantising
 
 FORMATS: Final = ("none", "fp8", "int8", "q4", "nvfp4", "gguf-q8_0", "gguf-q5_0", "gguf-q4_0")
 """What a transformer and its tower can be written in."""
+UNWRITTEN: Final = ("gguf-q4_k", "gguf-q5_k", "gguf-q6_k")
+"""What can be read only."""
 _DECLARED: Final = {"fp8": "float8_e4m3fn", "int8": "int8_rowwise", "nvfp4": "nvfp4", "q4": "q4"}
 """Our name -> the name in the file's metadata; fp8 and nvfp4 files are those that ComfyUI writes."""
 _GGUF: Final = "gguf-"
@@ -177,6 +179,12 @@ def write_gguf(network: Network, path: Path, kind: str) -> int:
 
 
 def _check(form: str, layout: Layout) -> None:
+    if form in UNWRITTEN:
+        raise InvalidRequest(
+            f"{form} is read but not written: the gguf package cannot quantise to it; use gguf-q4_0, gguf-q5_0 or "
+            "gguf-q8_0, or convert that file with llama-quantize",
+            field="quant",
+        )
     if form not in FORMATS:
         raise InvalidRequest(f"the format {form!r} is unknown; use one of {', '.join(FORMATS)}", field="quant")
     if form.startswith(_GGUF) and layout is not Layout.OFFICIAL:

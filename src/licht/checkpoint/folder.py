@@ -16,6 +16,7 @@ from licht.checkpoint.detect import (
     transformer_config,
     transformer_layout_of,
 )
+from licht.checkpoint.gguf_tower import GgufTower
 from licht.checkpoint.packed import open_weights
 from licht.checkpoint.reader import TensorSource, read_json
 from licht.core.errors import AmbiguousModel, InvalidCheckpoint, InvalidRequest, UnknownModel
@@ -97,11 +98,13 @@ def read_file(path: Path, kind: str | None, autoencoder: Path | None, text_encod
     if found is None or not found.exists():
         raise UnknownModel(f"no autoencoder beside {path}: name one with --vae (ae.safetensors or a vae/ folder)")
     tower = text_encoder or beside / "text_encoder"
-    if not tower.is_dir():
-        raise UnknownModel(f"no text encoder beside {path}: name its folder with --text-encoder")
-    tokenizer = next((p for p in (tower, tower.parent / "tokenizer") if (p / "tokenizer.json").is_file()), None)
+    if not tower.exists():
+        raise UnknownModel(f"no text encoder beside {path}: name its folder or file with --text-encoder")
+    folder = tower if tower.is_dir() else tower.parent
+    places = (folder, folder / "tokenizer", folder.parent / "tokenizer", beside / "tokenizer")
+    tokenizer = next((p for p in places if (p / "tokenizer.json").is_file()), None)
     if tokenizer is None:
-        raise UnknownModel(f"no tokenizer.json in {tower} or in {tower.parent / 'tokenizer'}; copy the tokenizer there")
+        raise UnknownModel(f"no tokenizer.json in {folder} or in {beside / 'tokenizer'}; copy the tokenizer there")
     known = {variant.transformer_file: variant for variant in VARIANTS.values()}.get(path.name)
     parts = Parts(path, found, tower, tokenizer)
     description = read_description(beside / "licht.json")
@@ -141,7 +144,8 @@ def assemble(
     sizes = transformer_config(transformer, transformer_layout_of(transformer), configs[parts.transformer])
     vae_layout = autoencoder_layout_of(autoencoder)
     vae = autoencoder_config(autoencoder, vae_layout, configs[parts.autoencoder])
-    text_tower = tower_config(configs[parts.text_encoder], tower)
+    said = configs[parts.text_encoder]
+    text_tower = tower_config(tower.config if isinstance(tower, GgufTower) and not said else said, tower)
     layers = tuple(description.text_layers or _OFFICIAL_LAYERS[text_tower.tower])
     text = TextConfig(text_tower, layers, description.text_length or 512)
     settled = settle_kind(name, sizes, description, index, transformer.metadata, kind)

@@ -53,6 +53,12 @@ class GgufSource(TensorSource):
         """Bytes as stored."""
         return sum(int(tensor.n_bytes) for tensor in self._tensors.values())
 
+    def said(self, key: str) -> str | int | float | bool | None:
+        """A scalar of the file's metadata; None if it is not there."""
+        field = self._reader.get_field(key)
+        value = None if field is None else field.contents()
+        return value if isinstance(value, str | int | float | bool) else None
+
     @property
     def kinds(self) -> list[str]:
         """The format of every tensor, as ggml calls it."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from licht.checkpoint.gguf_file import GgufSource, is_gguf
+from licht.checkpoint.gguf_tower import GgufTower, is_tower
 from licht.checkpoint.names import normalise_official
 from licht.checkpoint.reader import TensorInfo, TensorSource, first_line, open_source
 from licht.core.errors import InvalidCheckpoint
@@ -128,7 +129,8 @@ def open_weights(path: Path) -> TensorSource:
     """Open a checkpoint: safetensors, plain or quantised, or GGUF. Raises `InvalidCheckpoint`."""
     blocks = sorted(path.glob("*.gguf")) if path.is_dir() else [path]
     if len(blocks) == 1 and is_gguf(blocks[0]) and not list(path.glob("*.safetensors")):
-        return GgufSource(blocks[0])
+        source = GgufSource(blocks[0])
+        return GgufTower(source) if is_tower(source) else source
     return recognise(open_source(path))
 
 
@@ -373,7 +375,7 @@ def stored_format(source: TensorSource) -> str:
     """The format of most quantised matrices of a checkpoint, "none" if there are none."""
     if isinstance(source, PackedSource):
         forms = list(source.formats.values())
-    elif isinstance(source, GgufSource):
+    elif isinstance(source, GgufSource | GgufTower):
         forms = [f"gguf-{kind.lower()}" for kind in source.kinds if kind in BLOCK_FORMATS]
     else:
         forms = []
