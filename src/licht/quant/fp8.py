@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from licht.quant.linear import QuantisedLinear
+from licht.quant.tables import every_byte, look_up
 
 DTYPES: Final = (torch.float8_e4m3fn, torch.float8_e5m2)
 LARGEST: Final = 448.0
@@ -25,8 +26,9 @@ def pack_fp8(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
 
 def unpack_fp8(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """`codes x scale`; the scale has one value, or one for each row."""
-    column = scale.float().reshape(-1, 1)
-    return (codes.float() * column).to(dtype)
+    # every code is a bfloat16 number, so nothing is rounded before the product
+    values = look_up(codes, every_byte(codes.device).view(codes.dtype).to(torch.bfloat16))
+    return (values * scale.float().reshape(-1, 1)).to(dtype)
 
 
 class Fp8Linear(QuantisedLinear):

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 SLICE_ELEMENTS: Final = 16 * 2**20
 """So many weights are dequantised at a time: enough for a fast matrix product, little beside the model."""
 
+CACHED_ELEMENTS: Final = 2**17
+"""A processor makes so many of them in one go."""
+
 
 class QuantisedLinear(nn.Module, ABC):
     """A linear map without bias whose matrix is stored in a small format. `dtype` is what it computes in."""
@@ -33,7 +36,7 @@ class QuantisedLinear(nn.Module, ABC):
     @property
     def weight(self) -> Tensor:
         """The whole matrix (O, I), dequantised on every access."""
-        return self.rows(0, self.out_features, self.dtype)
+        return self._dequantised(0, self.out_features, self.dtype)
 
     @property
     def memory_bytes(self) -> int:
@@ -49,11 +52,22 @@ class QuantisedLinear(nn.Module, ABC):
         """(..., I) -> (..., O): dequantise some rows, multiply, go on."""
         step = max(1, SLICE_ELEMENTS // self.in_features)
         if step >= self.out_features:
-            return F.linear(x, self.rows(0, self.out_features, x.dtype))
+            return F.linear(x, self._dequantised(0, self.out_features, x.dtype))
         out = x.new_empty(*x.shape[:-1], self.out_features)
         for start in range(0, self.out_features, step):
             stop = min(start + step, self.out_features)
-            out[..., start:stop] = F.linear(x, self.rows(start, stop, x.dtype))
+            out[..., start:stop] = F.linear(x, self._dequantised(start, stop, x.dtype))
+        return out
+
+    def _dequantised(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """Rows `start` to `stop`; on a processor made piece by piece, each small enough for its caches."""
+        if next(self.buffers()).device.type != "cpu":
+            return self.rows(start, stop, dtype)
+        step = max(1, CACHED_ELEMENTS // self.in_features)
+        out = torch.empty(stop - start, self.in_features, dtype=dtype)
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            out[first - start : last - start] = self.rows(first, last, dtype)
         return out
 
     def extra_repr(self) -> str:

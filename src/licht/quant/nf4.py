@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from licht.quant.linear import QuantisedLinear
+from licht.quant.tables import look_up, pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ def block_scales(stored: Tensor, nested: Nested | None) -> Tensor:
 
 def unpack_nf4(codes: Tensor, table: Tensor, scale: Tensor, block: int) -> Tensor:
     """Flat float32 values: the first of two lies in the high nibble."""
-    values = table.float()[torch.stack([codes >> 4, codes & 15], dim=-1).flatten().int()]
+    values = look_up(codes, pairs(table.float(), low_first=False))
     return (values.view(-1, block) * scale[:, None]).flatten()
 
 

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from licht.quant.linear import QuantisedLinear
+from licht.quant.tables import expanded, look_up, pairs
 
 GROUP: Final = 16
 _MAGNITUDES: Final = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+_VALUES: Final = (*_MAGNITUDES, *(-size for size in _MAGNITUDES))
 _MIDDLES: Final = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)
 """Where rounding goes from one magnitude to the next."""
 _LARGEST: Final = 6.0
@@ -46,10 +48,10 @@ def pack_nvfp4(weight_OI: Tensor, whole: Tensor | None = None) -> tuple[Tensor, 
 
 def unpack_nvfp4(codes: Tensor, scale_OG: Tensor, whole: Tensor, dtype: torch.dtype) -> Tensor:
     """(O, I) values, from codes and scales arranged as ModelOpt does."""
-    table = torch.tensor([*_MAGNITUDES, *(-m for m in _MAGNITUDES)], device=codes.device)
-    pairs = torch.stack([codes & 15, codes >> 4], dim=-1).flatten(1)
-    values: Tensor = table[pairs.int()].unflatten(1, (-1, GROUP))
-    return (values * (scale_OG.float() * whole.float())[:, :, None]).flatten(1).to(dtype)
+    values = look_up(codes, pairs(torch.tensor(_VALUES, dtype=torch.bfloat16, device=codes.device), low_first=True))
+    # at most six significant bits, so this product is exact
+    values.mul_(expanded(scale_OG.to(torch.bfloat16), GROUP))
+    return values.to(dtype).mul_(whole.float())
 
 
 def swap_nibbles(codes: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from licht.quant.linear import QuantisedLinear
+from licht.quant.tables import expanded
 
 GROUP: Final = 32
 _SHRINKS: Final = (1.0, 0.9)
@@ -48,7 +49,7 @@ def unpack_q4(codes: Tensor, scale_OG: Tensor, dtype: torch.dtype) -> Tensor:
     values = torch.empty(rows, groups, 2, GROUP // 2, dtype=dtype, device=codes.device)
     values[:, :, 0].copy_(packed & 15)
     values[:, :, 1].copy_(packed >> 4)
-    return values.sub_(8).mul_(scale_OG.to(dtype)[:, :, None, None]).view(rows, groups * GROUP)
+    return values.sub_(8).view(rows, groups * GROUP).mul_(expanded(scale_OG.to(dtype), GROUP))
 
 
 class Q4Linear(QuantisedLinear):
