@@ -10,7 +10,7 @@ from licht.checkpoint.packed import stored_format
 from licht.core.errors import DoesNotFit
 from licht.core.sizes import Size
 from licht.engine.calibrate import machine
-from licht.engine.memory import free_memory_bytes
+from licht.engine.memory import free_memory_bytes, limit_bytes
 from licht.engine.offload import memory_bytes
 from licht.engine.settle import Settled
 from licht.plan import table
@@ -35,7 +35,7 @@ def fitting_plan(files: ModelFiles, placement: Placement, settled: Settled, batc
         lora_bytes=sum(use.path.expanduser().stat().st_size for use in request.loras),
     )
     device = placement.device
-    here = machine(device, free_memory_bytes(device) + held_bytes)
+    here = machine(device, min(free_memory_bytes(device) + held_bytes, limit_bytes()))
     if device.type != "cuda":
         here = replace(here, streams_quantised=False)
     dtype = str(placement.compute_dtype).removeprefix("torch.")
