@@ -47,9 +47,10 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         **dict.fromkeys(SERVICE_PARTS, ("core", "service.database")),
         "service.gallery": ("core", "service.database", "service.queue"),
         "service.webhooks": ("core", "service.database", "service.fetch"),
+        "service.retention": ("core", "service.database", "service.queue", "service.storage"),
         "service.api": (
             *("core", "plan", *SAFETY_WITHOUT_TORCH, *SERVICE_BASE, *SERVICE_PARTS),
-            *("service.logs", "service.telemetry"),
+            *("service.logs", "service.retention", "service.telemetry"),
         ),
         "service.worker": ("core", "service.queue", "service.storage", "service.telemetry", "generate", "plan", "finish", "upsample"),
         "service.ray": ("core", "service.queue", "service.storage", "generate", "plan"),

@@ -12,18 +12,22 @@ from typing import Annotated
 import typer
 
 from licht import __version__
+from licht.cli.again import again
 from licht.cli.batch import batch
 from licht.cli.convert import convert
 from licht.cli.doctor import doctor
 from licht.cli.eval import evaluate
 from licht.cli.export import export
 from licht.cli.generate import generate
+from licht.cli.inspect import inspect
 from licht.cli.keys import keys
+from licht.cli.mcp import mcp
 from licht.cli.models import models
 from licht.cli.plan import plan
 from licht.cli.prompt import prompt
 from licht.cli.provenance import provenance
 from licht.cli.screen import screen
+from licht.cli.series import series
 from licht.cli.serve import serve
 from licht.cli.train import train
 from licht.cli.usage import usage
@@ -41,6 +45,9 @@ app = typer.Typer(
 )
 app.command()(generate)
 app.command()(batch)
+app.command()(series)
+app.command()(inspect)
+app.command()(again)
 app.add_typer(prompt, name="prompt")
 app.add_typer(models, name="models")
 app.command()(doctor)
@@ -51,6 +58,7 @@ app.command(name="eval")(evaluate)
 app.command()(convert)
 app.command()(plan)
 app.command()(serve)
+app.command()(mcp)
 app.add_typer(keys, name="keys")
 app.command()(usage)
 app.command()(verify)

@@ -245,7 +245,7 @@ def _run_worker(settings: "Settings", worker_id: str | None) -> None:
     )
     store = JobStore(database, queue_limits(settings))
     telemetry = open_telemetry(settings.telemetry.endpoint, worker_id or "worker", settings.telemetry.sample)
-    storage = Storage(settings.storage_url)
+    storage = Storage(settings.storage_url, settings.storage.endpoint_url)
     worker = Worker(store, storage, drawer, limits, worker_id, telemetry=telemetry)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())

@@ -66,7 +66,12 @@ class StorageSection(Section):
 
     url: str | None = None
     """Any fsspec address, such as s3://bucket/prefix; without it, a folder in the data folder."""
+    endpoint_url: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    """Address of an S3-compatible server other than Amazon's; keys come from AWS's usual variables and files."""
     keep_days: Positive = 30.0
+    """How long jobs and pictures stay after their end; favourites stay longer."""
+    keep_bytes: Count | None = None
+    """How much all files may take together; above that the oldest go first."""
 
 
 class QueueSection(Section):

@@ -8,6 +8,7 @@ from typing import Final
 from licht.core.errors import LichtError
 from licht.service import webhooks
 from licht.service.api.parts import Parts
+from licht.service.retention import Retention
 from licht.service.webhooks import Event
 
 _LOG: Final = logging.getLogger(__name__)
@@ -46,11 +47,12 @@ async def reap(parts: Parts) -> None:
 
 
 async def purge(parts: Parts) -> None:
-    """Remove jobs and files that are older than the settings say."""
-    before = parts.clock() - parts.settings.storage.keep_days * 86400
-    while digests := await asyncio.to_thread(parts.store.purge, before):
-        for digest in digests:
-            await asyncio.to_thread(parts.storage.delete, digest)
+    """Remove jobs and files as the settings say."""
+    keep = parts.settings.storage
+    retention = Retention(parts.store, parts.storage, parts.clock, keep_days=keep.keep_days, keep_bytes=keep.keep_bytes)
+    removed = await asyncio.to_thread(retention.run)
+    if removed:
+        _LOG.info("removed", extra={"jobs": removed.jobs, "files": removed.files, "bytes": removed.bytes})
 
 
 def start(parts: Parts) -> list[asyncio.Task[None]]:

@@ -66,6 +66,13 @@ class Database:
             # SQLAlchemy's "begin" event below starts a deferred transaction for it
             yield connection.execution_options(licht_read=True)
 
+    def compact(self) -> None:
+        """After something was deleted: leave nothing of it in SQLite's log. PostgreSQL sees to that by itself."""
+        if self.is_sqlite:
+            with _available(), self._light.connect() as connection:
+                raw: Any = connection.connection.dbapi_connection
+                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def close(self) -> None:
         """Let go of all connections."""
         self._durable.dispose()
@@ -93,6 +100,8 @@ def _sqlite_engine(url: str, synchronous: str) -> Engine:
             f"synchronous={synchronous}",
             "foreign_keys=ON",
             "temp_store=MEMORY",
+            # what is deleted is overwritten, not only let go of
+            "secure_delete=ON",
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()

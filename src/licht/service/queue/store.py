@@ -8,7 +8,8 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from licht.core.errors import UnknownJob
 from licht.service.database.connect import AnyRow, Database
-from licht.service.database.tables import ACTIVE, BLOBS, IDEMPOTENCY, JOBS, UPLOADS, WEBHOOKS
+from licht.service.database.files import needed_files
+from licht.service.database.tables import ACTIVE, BLOBS, FAVOURITES, IDEMPOTENCY, JOBS, PREVIEWS, WEBHOOKS
 from licht.service.queue import submit as submitting
 from licht.service.queue.leases import Leases
 from licht.service.queue.records import Accepted, Depth, Idempotency, Job, NewJob, Outcome, QueueLimits, State, Task
@@ -137,31 +138,36 @@ class JobStore:
         """
         if not self.get(job_id, key_id).state.final:
             raise UnknownJob("the job is still active; cancel it first", field="id")
-        return self._remove([job_id])
+        return self.remove([job_id])
 
-    def purge(self, ended_before: float, limit: int = 500) -> list[str]:
-        """Remove jobs that ended before a time; returns the digests of stored files that no job needs any more."""
-        old = (
-            select(JOBS.c.id)
-            .where(JOBS.c.state.not_in(ACTIVE), JOBS.c.finished_at < ended_before)
-            # a webhook that is still to be sent needs its job
-            .where(JOBS.c.id.not_in(select(WEBHOOKS.c.job_id).where(WEBHOOKS.c.state == "pending")))
-            .limit(limit)
+    def oldest(self, limit: int, ended_before: float | None = None) -> list[str]:
+        """Jobs that may go: those that ended first, favourites last. With a time, those before it, without favourites.
+
+        One whose webhook is still to be sent stays.
+        """
+        favourite = JOBS.c.id.in_(select(FAVOURITES.c.job_id))
+        query = select(JOBS.c.id).where(
+            JOBS.c.state.not_in(ACTIVE),
+            JOBS.c.id.not_in(select(WEBHOOKS.c.job_id).where(WEBHOOKS.c.state == "pending")),
         )
+        if ended_before is not None:
+            query = query.where(JOBS.c.finished_at < ended_before, ~favourite)
         with self.database.read() as connection:
-            chosen = list(connection.execute(old).scalars())
-        return self._remove(chosen) if chosen else []
+            return list(connection.execute(query.order_by(favourite, JOBS.c.finished_at).limit(limit)).scalars())
 
-    def _remove(self, job_ids: Sequence[str]) -> list[str]:
+    def remove(self, job_ids: Sequence[str]) -> list[str]:
+        """Remove jobs that have ended, with all that belongs to them; returns the files that nothing needs any more.
+
+        One that is active, or gone, is left alone. Their metering rows stay.
+        """
         with self.database.write() as connection:
-            needed = set(connection.execute(select(BLOBS.c.digest).where(BLOBS.c.job_id.in_(job_ids))).scalars())
-            for table in (BLOBS, IDEMPOTENCY, WEBHOOKS):
-                connection.execute(delete(table).where(table.c.job_id.in_(job_ids)))
-            connection.execute(delete(JOBS).where(JOBS.c.id.in_(job_ids)))
-            kept: set[str] = set()
-            for table in (BLOBS, UPLOADS):
-                kept |= set(connection.execute(select(table.c.digest).where(table.c.digest.in_(needed))).scalars())
-        return sorted(needed - kept)
+            over = JOBS.c.id.in_(job_ids) & JOBS.c.state.not_in(ACTIVE)
+            ids = list(connection.execute(select(JOBS.c.id).where(over).with_for_update()).scalars())
+            files = set(connection.execute(select(BLOBS.c.digest).where(BLOBS.c.job_id.in_(ids))).scalars())
+            for table in (BLOBS, IDEMPOTENCY, WEBHOOKS, PREVIEWS, FAVOURITES):
+                connection.execute(delete(table).where(table.c.job_id.in_(ids)))
+            connection.execute(delete(JOBS).where(JOBS.c.id.in_(ids)))
+            return sorted(files - needed_files(connection, files))
 
 
 def job_of(row: AnyRow) -> Job:

@@ -1,0 +1,119 @@
+"""MCP over HTTP: each call is answered by itself, with the key that it came with."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from licht.service.api.auth import needs
+from licht.service.api.openai_errors import OpenAIRoute
+from licht.service.keys import Scope as KeyScope
+
+if TYPE_CHECKING:
+    from mcp.server.mcpserver import Context
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+
+class McpOverHttp:
+    """The protocol's own server, opened with the first call: importing it takes most of a second."""
+
+    def __init__(self, app: FastAPI, max_body_bytes: int) -> None:
+        """Serve the tools of `app`'s own routes."""
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._manager: StreamableHTTPSessionManager | None = None
+        self._opening = asyncio.Lock()
+        self._closing = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one call."""
+        async with self._opening:
+            if self._manager is None:
+                self._manager = await self._open()
+        await self._manager.handle_request(scope, receive, send)
+
+    async def close(self) -> None:
+        """End it."""
+        self._closing.set()
+        if self._task is not None:
+            await self._task
+
+    async def _open(self) -> "StreamableHTTPSessionManager":
+        manager = await asyncio.to_thread(self._build)
+        opened = asyncio.Event()
+
+        async def run() -> None:
+            # a task of its own: the manager's scope must be left by whoever has entered it
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(manager.run())
+                opened.set()
+                await self._closing.wait()
+
+        self._task = asyncio.create_task(run())
+        await opened.wait()
+        return manager
+
+    def _build(self) -> "StreamableHTTPSessionManager":
+        from mcp.server.transport_security import TransportSecuritySettings
+
+        from licht.service import mcp
+
+        def connect(ctx: "Context[Any, Any]") -> httpx.AsyncClient:
+            headers = mcp.headers_of(ctx.headers or {})
+            return httpx.AsyncClient(
+                transport=httpx.ASGITransport(self._app), base_url=f"http://{headers['host']}", headers=headers
+            )
+
+        server = mcp.build(connect)
+        server.streamable_http_app(
+            json_response=True,
+            stateless_http=True,
+            max_request_body_size=self._max_body_bytes,
+            # names are checked around the whole application
+            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        )
+        return server.session_manager
+
+
+class _Handed(Response):
+    """A response that is made elsewhere."""
+
+    def __init__(self, served: McpOverHttp) -> None:
+        super().__init__()
+        self._served = served
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._served.handle(scope, receive, send)
+
+
+def router() -> APIRouter:
+    """The route."""
+    made = APIRouter(tags=["mcp"], route_class=OpenAIRoute)
+    message = {"type": "object", "properties": {"jsonrpc": {"const": "2.0"}, "method": {"type": "string"}}}
+    made.add_api_route(
+        "/mcp",
+        call,
+        methods=["POST"],
+        response_class=Response,
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": message}}}},
+        responses={
+            200: {"description": "A JSON-RPC answer", "content": {"application/json": {}}},
+            202: {"description": "A notification was taken"},
+            400: {"description": "No JSON-RPC message", "content": {"application/json": {}}},
+            401: {"description": "No good key"},
+            406: {"description": "The caller must accept application/json"},
+        },
+    )
+    return made
+
+
+@needs(KeyScope.GENERATE)
+async def call(request: Request) -> Response:
+    """One message of the Model Context Protocol (Streamable HTTP, stateless, JSON answers)."""
+    served: McpOverHttp = request.app.state.mcp
+    return _Handed(served)
