@@ -61,6 +61,7 @@ class Result:
     drawn: ImageResult = field(repr=False)
     policy: Policy = field(repr=False)
     making: Making = field(default=Making(), repr=False)
+    recipe: Recipe | None = field(default=None, repr=False)
 
     @property
     def image(self) -> Image.Image:
@@ -215,6 +216,7 @@ class Model:
             drawn=drawn,
             policy=self.policy,
             making=making,
+            recipe=recipe,
         )
 
     def _release_preview(self, drawn: Preview) -> Iterator[Preview]:

@@ -56,6 +56,8 @@ class Setting:
     suffix: str
     delivery: "Delivery"
     overwrite: bool = False
+    counted: str = "line"
+    """What the numbers of the jobs count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,8 @@ def run_jobs(jobs: Sequence[Ordered], setting: Setting, opening: "o.Opening") ->
                 bar.job_done()
                 if "error" in record:
                     failed += 1
-                    bar.say(f"{_where(one)}: {record['error']['message']}")
+                    bar.say(f"{setting.counted} {one.line}: {record['error']['message']}")
     return Outcome(len(waiting) - failed, len(jobs) - len(waiting), failed)
-
-
-def _where(one: Ordered) -> str:
-    return f"line {one.line}" if one.job is None or one.job.name is None else f"line {one.line} ({one.job.name})"
 
 
 def _make(folder: Path) -> None:
