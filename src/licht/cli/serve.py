@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from licht.core.protocols import Ranker
     from licht.service.settings import Settings
     from licht.service.worker.drawing import Drawer
+    from licht.upsample.ask import Upsampler
 
 _API_STOP_S = 5
 _FIRST_KEY = "first-key"
@@ -269,7 +270,18 @@ def _open_drawer(settings: "Settings") -> "Drawer":
     if worker.ranker is not None:
         ranker = _opened(settings, worker.ranker, "worker.ranker")
     model = load(worker.model, variant=worker.variant, device=worker.device, dtype=worker.dtype, policy=worker.policy)
-    return ModelDrawer(model, ranker)
+    return ModelDrawer(model, ranker, _upsampler(settings))
+
+
+def _upsampler(settings: "Settings") -> "Upsampler | None":
+    """The chat endpoint of the settings, if there is one."""
+    asked = settings.upsampling
+    if asked.url is None:
+        return None
+    from licht.upsample.chat import ChatUpsampler
+
+    key = asked.key.get_secret_value() if asked.key is not None else None
+    return ChatUpsampler(asked.url, asked.model, key, asked.timeout_s)
 
 
 def _opened(settings: "Settings", name: str, field: str) -> Any:  # noqa: ANN401 - what the operator names

@@ -150,6 +150,16 @@ class WorkerSection(Section):
     """Set by the operator after reading the licence of weights that are not free for every use."""
 
 
+class UpsamplingSection(Section):
+    """Who writes prompts out at length for the tiers that want it, or for callers who ask."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """An endpoint that speaks the OpenAI chat protocol, such as http://localhost:11434/v1; without it, nobody does."""
+    model: str = "default"
+    key: SecretStr | None = None
+    timeout_s: Positive = 60.0
+
+
 class ProtocolSection(Section):
     """How the BFL protocol is spoken."""
 
@@ -251,6 +261,7 @@ class Settings(Section):
     fetch: FetchSection = FetchSection()
     inputs: InputsSection = InputsSection()
     worker: WorkerSection = WorkerSection()
+    upsampling: UpsamplingSection = UpsamplingSection()
     protocol: ProtocolSection = ProtocolSection()
     logging: LoggingSection = LoggingSection()
     telemetry: TelemetrySection = TelemetrySection()
@@ -280,7 +291,7 @@ class Settings(Section):
     def masked(self) -> dict[str, Any]:
         """The effective settings as plain values, for people: secrets and passwords are masked."""
         plain: dict[str, Any] = self.model_dump(mode="json")
-        for section, name in (("database", "url"), ("links", "secret")):
+        for section, name in (("database", "url"), ("links", "secret"), ("upsampling", "key")):
             if plain[section][name] is not None:
                 plain[section][name] = MASK
         plain["tiers"] = {name: tier.model_dump(mode="json") for name, tier in self.effective_tiers().items()}
@@ -301,6 +312,10 @@ class Settings(Section):
             off.append("public URL: links repeat the Host header of each request")
         if self.telemetry.endpoint is None:
             off.append("traces: no telemetry.endpoint is set")
+        if self.upsampling.url is None:
+            off.append("prompt upsampling: prompts are drawn as they are (no upsampling.url is set)")
+        if self.worker.ranker is None:
+            off.append("candidates: tiers that choose between several draw one (no worker.ranker is set)")
         if self.worker.count == 0:
             off.append("workers: none is started here")
         return off

@@ -346,12 +346,13 @@ def test_deleting_keeps_files_that_others_need(store: JobStore, new_job: NewJobs
     with pytest.raises(UnknownJob):
         store.get(first.id)
     store.leases.finish(claimed(store), Outcome(State.FAILED, error="x"))
-    assert store.purge(clock.now) == []
+    assert store.oldest(10, ended_before=clock.now) == []
     clock.now += 100
-    assert store.purge(clock.now - 50) == []  # its webhook has not been sent
+    assert store.oldest(10, ended_before=clock.now - 50) == []  # its webhook has not been sent
     with store.database.write() as connection:
         connection.execute(update(WEBHOOKS).values(state="delivered"))
-    assert store.purge(clock.now - 50) == ["shared"]
+    assert store.oldest(10, ended_before=clock.now - 50) == [second.id]
+    assert store.remove([second.id, "nobody's"]) == ["shared"]
     assert count(store.database, "metering") == 2
 
 
