@@ -13,7 +13,7 @@ from tests.support.pictures import image, write_image
 TOO_LONG = "warning: the prompt is too long for tiny: the first 40 of 87 tokens were used\n"
 
 
-def shown(path: Path) -> np.ndarray:  # type: ignore[type-arg]
+def shown(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 

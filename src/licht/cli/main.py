@@ -29,6 +29,7 @@ from licht.cli.provenance import provenance
 from licht.cli.screen import screen
 from licht.cli.series import series
 from licht.cli.serve import serve
+from licht.cli.settings import preferred
 from licht.cli.train import train
 from licht.cli.usage import usage
 from licht.cli.verify import verify
@@ -122,7 +123,8 @@ _INTERRUPTED = _Ending(130, "interrupted", "interrupted", mark="")
 
 def _ending_of(arguments: Sequence[str]) -> _Ending:
     try:
-        code = app(args=list(arguments), prog_name="licht", standalone_mode=False)
+        defaults = {"default_map": preferred(app)}
+        code = app(args=list(arguments), prog_name="licht", standalone_mode=False, **defaults)
     except LichtError as error:
         return _Ending(error.exit_code, error.message, error.code, error.field)
     except typer.TyperException as error:
