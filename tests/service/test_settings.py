@@ -82,7 +82,8 @@ def test_secrets_are_masked(tmp_path: Path) -> None:
 
 def test_what_is_off_is_said_aloud() -> None:
     told = {"server.public_url": "https://x", "telemetry.endpoint": "http://x/v1/traces"}
+    told |= {"upsampling.url": "http://x/v1", "worker.ranker": "a:b"}
     quiet = load_settings(None, {"data": "d", **told}, {})
     assert quiet.switched_off() == []
     off = {"worker.policy": "off", "fetch.enabled": False, "server.allowed_hosts": ["*"], "worker.count": 0}
-    assert len(load_settings(None, {"data": "d", **off}, {}).switched_off()) == 6
+    assert len(load_settings(None, {"data": "d", **off}, {}).switched_off()) == 8

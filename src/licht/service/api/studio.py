@@ -99,7 +99,7 @@ def about(request: Request) -> About:
         version=__version__,
         weights=ready[0] if ready else None,
         ready=bool(ready),
-        upsampling=_upsampling(parts.settings),
+        upsampling=parts.settings.upsampling.url is not None,
         tiers={name: _tier(tier) for name, tier in parts.tiers.items()},
         key={"name": key.name, "prefix": key.prefix, "scopes": list(key.scopes), "credits": credits_left},
     )
@@ -110,8 +110,3 @@ def _tier(tier: Tier) -> dict[str, Any]:
 
 
 _SHOWN: Final = {"first_mp", "further_mp", "max_references", "steps", "guidance", "width", "height", "output_format"}
-
-
-def _upsampling(settings: object) -> bool:
-    """Whether prompts can be made longer here. Settings of older files have no such table."""
-    return getattr(settings, "upsampling", None) is not None

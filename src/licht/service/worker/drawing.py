@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from licht.core.errors import LichtError
+from licht.core.errors import EndpointFailed, LichtError
 from licht.core.protocols import Ranker
 from licht.core.request import ImageRequest, Preview, Progress
 from licht.service.queue.register import About
+from licht.upsample.ask import Upsampled, Upsampler, upsample
 
 if TYPE_CHECKING:
     from licht.generate import Delivery, Model, Result
@@ -29,6 +30,7 @@ class Drawn:
     steps: int
     guidance: float | None
     prompt: str
+    prompt_upsampled: bool = False
     warnings: tuple[str, ...] = ()
     candidates: int = 1
     caches: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -50,12 +52,13 @@ class PreviewDrawn:
 class Manner:
     """How a picture is handed out: PNG, JPEG or WEBP, its finish, and for whom.
 
-    `tolerance` goes from 0 (the policy refuses most) to 5.
+    `tolerance` goes from 0 (the policy refuses most) to 5. `upsample` has the prompt written out first.
     """
 
     file_format: str = "PNG"
     tolerance: int = 2
     finish: str = "none"
+    upsample: bool = False
 
 
 Events: TypeAlias = Generator[Progress | PreviewDrawn | Drawn, None, None]
@@ -90,10 +93,15 @@ class Drawer(Protocol):
 class ModelDrawer:
     """Licht's own models."""
 
-    def __init__(self, model: "Model", ranker: Ranker | None = None) -> None:
-        """Draw with `model`, under its policy. Without a `ranker` there is nothing to choose by: one seed is drawn."""
+    def __init__(self, model: "Model", ranker: Ranker | None = None, upsampler: Upsampler | None = None) -> None:
+        """Draw with `model`, under its policy.
+
+        Without a `ranker` there is nothing to choose by: one seed is drawn. Without an `upsampler` prompts stay as
+        they are.
+        """
         self._model = model
         self._ranker = ranker
+        self._upsampler = upsampler
 
     @property
     def name(self) -> str:
@@ -121,6 +129,8 @@ class ModelDrawer:
     def draw(self, request: ImageRequest, manner: Manner) -> Events:
         """Draw `request` through the one door. What means nothing to the weights is left out, aloud."""
         request, warnings = self._suited(request)
+        written = yield from self._written_out(request, manner)
+        request, warnings = replace(request, prompt=written.prompt), (*warnings, *written.warnings)
         # a view of the same engine, with this caller's tolerance
         model = type(self._model)(self._model.engine, replace(self._model.policy, tolerance=manner.tolerance))
         results: list[Result] = []
@@ -146,10 +156,24 @@ class ModelDrawer:
             steps=best.steps,
             guidance=best.guidance,
             prompt=prompt,
+            prompt_upsampled=written.prompt != written.asked,
             warnings=(*warnings, *best.warnings),
             candidates=len(results),
             caches={"encoded": (cache.hits - hits, cache.misses - misses)},
         )
+
+    def _written_out(self, request: ImageRequest, manner: Manner) -> Generator[Progress, None, Upsampled]:
+        """The prompt, upsampled if that is wanted. A language model that fails costs the picture nothing else."""
+        as_it_is = Upsampled(request.prompt, request.prompt)
+        if not manner.upsample or self._upsampler is None:
+            return as_it_is
+        yield Progress("upsample", 0, 1)
+        try:
+            written = upsample(request.prompt, [each.picture for each in request.references], self._upsampler)
+        except EndpointFailed as error:
+            return replace(as_it_is, warnings=(f"the prompt was used as it is: {error.message}",))
+        yield Progress("upsample", 1, 1)
+        return written
 
     def _suited(self, request: ImageRequest) -> tuple[ImageRequest, tuple[str, ...]]:
         """`request` without what these weights cannot use, and what the caller is to hear about that."""
@@ -186,7 +210,9 @@ def _overall(event: Progress, pictures: int) -> Progress:
     """Progress over all candidates as if they were one picture, so that the bar does not run backwards."""
     if pictures == 1 or event.stage not in ("denoise", "decode"):
         return event
-    return replace(event, stage="denoise", done=event.picture * event.total + event.done, total=event.total * pictures)
+    if event.stage == "decode":
+        return replace(event, stage="denoise", done=event.picture + 1, total=pictures)
+    return replace(event, done=event.picture * event.total + event.done, total=event.total * pictures)
 
 
 @contextmanager

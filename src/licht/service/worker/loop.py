@@ -31,7 +31,8 @@ _STALLED: Final = 75
 """Exit code of a worker that ended itself because its engine hung."""
 # How the stages share the bar that clients see; drawing takes nearly all of the time.
 _STAGES: Final = {
-    "encode_prompt": (0.0, 0.05),
+    "upsample": (0.0, 0.01),
+    "encode_prompt": (0.01, 0.05),
     "encode_references": (0.05, 0.1),
     "encode_start": (0.05, 0.1),
     "cache_references": (0.1, 0.12),
@@ -221,7 +222,7 @@ class Worker:
     def _draw(self, claim: Claim, hand: "_Hand") -> Outcome:
         request = request_of(claim.task, self._storage, self._drawer.about.default_steps)
         task = claim.task
-        events = self._drawer.draw(request, Manner(task.file_format, task.safety_tolerance, task.finish))
+        events = self._drawer.draw(request, Manner(task.file_format, task.safety_tolerance, task.finish, task.upsample))
         with closing(events):
             for event in events:
                 hand.moved()
@@ -271,7 +272,7 @@ class Worker:
             "model": self._drawer.name,
             "warnings": list(dict.fromkeys((*claim.task.notes, *drawn.warnings))),
             "prompt": drawn.prompt,
-            "prompt_upsampled": False,
+            "prompt_upsampled": drawn.prompt_upsampled,
             "candidates": drawn.candidates,
         }
         return Outcome(
