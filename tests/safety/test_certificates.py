@@ -1,16 +1,32 @@
 import datetime as dt
 import stat
+import sys
+import types
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, utils
 from cryptography.x509.oid import NameOID
 
 from licht.core.errors import InvalidSettings, NotAvailable
 from licht.safety import certificates
-from licht.safety.certificates import CHAIN_FILE, CLAIM_SIGNING, KEY_FILE, ROOT_FILE, Credentials, check, create, load
+from licht.safety.certificates import (
+    CHAIN_FILE,
+    CLAIM_SIGNING,
+    KEY_FILE,
+    ROOT_FILE,
+    Credentials,
+    check,
+    create,
+    load,
+    read_anchors,
+    try_signer,
+)
+from licht.safety.policy import parse_policy, release
+from licht.safety.provenance import read
+from tests.support.pictures import picture
 
 NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -124,3 +140,76 @@ def test_what_no_reader_would_accept_is_refused(chain: bytes, message: str) -> N
 )
 def test_algorithms(key: object, algorithm: str) -> None:
     assert check(leaf(key=key), pem(key), "chain.pem") == algorithm
+
+
+class TestSigners:
+    """Keys that stay where they are: a function signs."""
+
+    @pytest.fixture
+    def made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, types.ModuleType]:
+        credentials = create(tmp_path / "keys")
+        key = serialization.load_pem_private_key(credentials.key_pem, None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+
+        def sign(data: bytes) -> bytes:
+            r, s = utils.decode_dss_signature(key.sign(data, ec.ECDSA(hashes.SHA256())))
+            return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+        module = types.ModuleType("licht_test_signer")
+        module.sign = sign  # type: ignore[attr-defined]
+        module.broken = lambda data: b"x" * 64  # type: ignore[attr-defined]
+        module.raising = lambda data: 1 / 0  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        (tmp_path / "keys" / KEY_FILE).unlink()
+        return tmp_path / "keys", module
+
+    def test_what_a_function_signs_is_trusted(
+        self, made: tuple[Path, types.ModuleType], trust: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder, _ = made
+        monkeypatch.setenv("LICHT_SIGNING_CHAIN", str(folder / CHAIN_FILE))
+        monkeypatch.setenv("LICHT_SIGNING_ROOT", str(folder / ROOT_FILE))
+        monkeypatch.setenv("LICHT_SIGNER", "python:licht_test_signer:sign")
+        policy = parse_policy("default")
+        data = release(picture(128, 128), policy).data
+        assert read(data, "PNG", policy.tools.anchors()).state == "trusted"
+        monkeypatch.setenv("LICHT_SIGNING_KEY", "somewhere")
+        with pytest.raises(InvalidSettings, match="LICHT_SIGNER signs for LICHT_SIGNING_CHAIN"):
+            parse_policy("default")
+
+    @pytest.mark.parametrize("name", ["broken", "raising"])
+    def test_one_that_does_not_sign_is_named_at_the_start(
+        self, made: tuple[Path, types.ModuleType], trust: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.setenv("LICHT_SIGNING_CHAIN", str(made[0] / CHAIN_FILE))
+        monkeypatch.setenv("LICHT_SIGNER", f"python:licht_test_signer:{name}")
+        with pytest.raises(InvalidSettings, match="gives no es256 signature of the chain's key"):
+            parse_policy("default")
+
+    @pytest.mark.parametrize(
+        "key", [ec.generate_private_key(ec.SECP384R1()), ed25519.Ed25519PrivateKey.generate(), KEY], ids=str
+    )
+    def test_signers_of_every_kind_are_tried(self, key: object) -> None:
+        chain = leaf(key=key)
+        algorithm = check(chain, None, "chain")
+
+        def sign(data: bytes) -> bytes:
+            if isinstance(key, ed25519.Ed25519PrivateKey):
+                return key.sign(data)
+            assert isinstance(key, ec.EllipticCurvePrivateKey)
+            digest, size = (hashes.SHA384(), 48) if algorithm == "es384" else (hashes.SHA256(), 32)
+            r, s = utils.decode_dss_signature(key.sign(data, ec.ECDSA(digest)))
+            return r.to_bytes(size, "big") + s.to_bytes(size, "big")
+
+        try_signer(chain, algorithm, sign, "sign")
+        with pytest.raises(InvalidSettings):
+            try_signer(chain, algorithm, lambda data: sign(data + b"x"), "sign")
+
+
+def test_anchors_are_certificates(tmp_path: Path) -> None:
+    create(tmp_path / "keys")
+    assert read_anchors(tmp_path / "keys" / ROOT_FILE).startswith(b"-----BEGIN CERTIFICATE")
+    (tmp_path / "other").write_text("nothing")
+    for path in (tmp_path / "other", tmp_path / "absent", tmp_path):
+        with pytest.raises(InvalidSettings, match="holds no certificates in PEM"):
+            read_anchors(path)

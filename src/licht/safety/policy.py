@@ -181,7 +181,7 @@ def release(
     making = replace(making, payload=claimed, watermark=mark.algorithm, training=tools.trust.training)
     data = tools.signer.sign(_encoded(marked, file_format, provenance.metadata(making)), file_format, making)
     if record and tools.registry is not None:
-        tools.registry.add(picture, making.payload)
+        tools.registry.add(marked, making.payload)
     return Released(data, file_format)
 
 

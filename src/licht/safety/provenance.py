@@ -10,7 +10,8 @@ import html
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,10 @@ _TRAINING_USES: Final = ("cawg.ai_generative_training", "cawg.ai_training", "caw
 
 RECIPE_ATTRIBUTE: Final = "licht:Recipe"
 _RECIPE_NAMESPACE: Final = "tag:licht:recipe:1"
+
+_LARGEST_CARRIED_BYTES: Final = 10**6
+_LARGEST_MANIFEST_BYTES: Final = 10**6
+"""Above this every reference is looked at for itself. A chain of twelve edits takes 72 kB."""
 
 _HASHED_WHOLE_BYTES: Final = 512 * 10**6
 
@@ -161,23 +166,58 @@ class Signer:
             ) from error
 
     def sign(self, data: bytes, file_format: str, making: Making) -> bytes:
-        """`data`, a PNG, JPEG or WebP file, with a manifest in it. Raises `OutputFailed`."""
+        """`data`, a PNG, JPEG or WebP file, with a manifest in it. Raises `OutputFailed`.
+
+        A reference whose credentials are broken, or larger than 1 MB, is listed without them: a stranger's file must
+        neither cost its user a finished picture nor swell it.
+        """
         import c2pa
 
-        media_type = MEDIA_TYPES[file_format]
-        signed = io.BytesIO()
         try:
-            with c2pa.Builder(json.dumps(manifest(making, media_type)), self._context) as builder:
-                for number, ingredient in enumerate(making.ingredients, start=1):
-                    if ingredient.file is not None:
-                        described = json.dumps(_ingredient(making, number, ingredient.media_type))
-                        builder.add_ingredient(described, ingredient.media_type, io.BytesIO(ingredient.file))
-                builder.sign(self._signer, media_type, io.BytesIO(data), signed)
+            signed = self._signed(data, file_format, making)
+            if len(signed) - len(data) <= _LARGEST_MANIFEST_BYTES:
+                return signed
         except c2pa.C2paError as error:
-            raise OutputFailed(
-                "the picture cannot be signed; run `licht provenance show`, or draw with --policy off"
-            ) from error
+            if all(ingredient.file is None for ingredient in making.ingredients):
+                raise _unsigned() from error
+        carried = tuple(
+            ingredient if self._can_carry(data, file_format, ingredient) else replace(ingredient, file=None)
+            for ingredient in making.ingredients
+        )
+        # sound ones can contradict each other, where somebody has altered a copy: then none is carried
+        bare = tuple(replace(ingredient, file=None) for ingredient in making.ingredients)
+        for ingredients in (carried, bare):
+            with suppress(c2pa.C2paError):
+                return self._signed(data, file_format, replace(making, ingredients=ingredients))
+        raise _unsigned()
+
+    def _can_carry(self, data: bytes, file_format: str, ingredient: Ingredient) -> bool:
+        import c2pa
+
+        if ingredient.file is None:
+            return True
+        try:
+            signed = self._signed(data, file_format, Making(ingredients=(ingredient,), edits=False))
+        except c2pa.C2paError:
+            return False
+        return len(signed) - len(data) <= _LARGEST_CARRIED_BYTES
+
+    def _signed(self, data: bytes, file_format: str, making: Making) -> bytes:
+        """Raises the library's errors."""
+        import c2pa
+
+        media_type, signed = MEDIA_TYPES[file_format], io.BytesIO()
+        with c2pa.Builder(json.dumps(manifest(making, media_type)), self._context) as builder:
+            for number, ingredient in enumerate(making.ingredients, start=1):
+                if ingredient.file is not None:
+                    described = json.dumps(_ingredient(making, number, ingredient.media_type))
+                    builder.add_ingredient(described, ingredient.media_type, io.BytesIO(ingredient.file))
+            builder.sign(self._signer, media_type, io.BytesIO(data), signed)
         return signed.getvalue()
+
+
+def _unsigned() -> OutputFailed:
+    return OutputFailed("the picture cannot be signed; run `licht provenance show`, or draw with --policy off")
 
 
 def manifest(making: Making, media_type: str) -> dict[str, Any]:
