@@ -1,7 +1,8 @@
+import pytest
 import torch
 from torch import Tensor
 
-from licht.model.attention import attention, rotate_pairs, split_heads
+from licht.model.attention import KeyBias, attention, rotate_pairs, split_heads
 from licht.model.positions import rotary_table
 
 
@@ -54,3 +55,21 @@ def test_neighbouring_channels_are_a_pair() -> None:
     table = torch.tensor([[1j, 1 + 0j]], dtype=torch.complex64)
     assert rotate_pairs(x, table).flatten().tolist() == [0.0, 1.0, 0.0, 1.0]
     assert rotate_pairs(x.bfloat16(), table).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("queries", [0, 3, 5])
+def test_a_bias_on_keys_is_softmax_with_weighted_keys(queries: int) -> None:
+    q, k, v = random(2, 3, 5, 8), random(2, 3, 7, 8) / 2, random(2, 3, 7, 8) + 1
+    strengths = torch.tensor([1.0, 0.25, 1.0, 4.0, 2.0, 1.0, 0.5])
+    exponentials = torch.exp(q.double() @ k.double().transpose(-1, -2) / 8**0.5)
+    weights = exponentials * torch.where(torch.arange(5)[:, None] < queries, strengths.double(), 1.0)
+    wanted = (weights / weights.sum(-1, keepdim=True) @ v.double()).transpose(1, 2).reshape(2, 5, 24)
+    found = attention(q, k, v, bias=KeyBias(strengths.log(), queries))
+    assert (found.double() - wanted).abs().max() < 2e-6  # measured: 2.5e-7
+
+
+def test_queries_beyond_those_of_a_bias_see_none_of_it() -> None:
+    q, k, v = random(1, 2, 4, 8), random(1, 2, 6, 8) / 2, random(1, 2, 6, 8) + 1
+    found = attention(q, k, v, bias=KeyBias(torch.linspace(-1, 1, 6), 1))
+    assert torch.equal(found[:, 1:], attention(q[:, :, 1:], k, v))
+    assert not torch.allclose(found[:, :1], attention(q[:, :, :1], k, v), atol=1e-2)

@@ -3,19 +3,41 @@
 Shapes: B batch, H heads, L query tokens, S key tokens, D head width.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def attention(
-    q_BHLD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, *, bias: Tensor | None = None, grouped: bool = False
-) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class KeyBias:
+    """What is added to the logits of each key, `logits_S`, for the first `queries` queries; the others see none of it.
+
+    One number a key: a matrix of all pairs would take gigabytes where a picture has many references.
+    """
+
+    logits_S: Tensor
+    queries: int
+
+
+Bias = Tensor | KeyBias | None
+"""What can be added to the logits of an attention."""
+
+
+def attention(q_BHLD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, *, bias: Bias = None, grouped: bool = False) -> Tensor:
     """Softmax attention, heads merged: (B, L, H x D).
 
-    `bias` is added to the logits (broadcast to B, H, L, S) or, if boolean, keeps the pairs that are True. `grouped`
-    allows fewer key heads than query heads (each key head serves a run of query heads).
+    `bias` is added to the logits (a tensor is broadcast to B, H, L, S) or, if boolean, keeps the pairs that are True.
+    `grouped` allows fewer key heads than query heads (each key head serves a run of query heads).
     """
+    if isinstance(bias, KeyBias):
+        biased_BHLD, plain_BHLD = q_BHLD[:, :, : bias.queries], q_BHLD[:, :, bias.queries :]
+        row_11LS = bias.logits_S.to(q_BHLD.dtype).expand(1, 1, biased_BHLD.shape[2], -1)
+        out_BLW = attention(biased_BHLD, k_BHSD, v_BHSD, bias=row_11LS, grouped=grouped)
+        if not plain_BHLD.shape[2]:
+            return out_BLW
+        return torch.cat([out_BLW, attention(plain_BHLD, k_BHSD, v_BHSD, grouped=grouped)], dim=1)
     out_BHLD = F.scaled_dot_product_attention(q_BHLD, k_BHSD, v_BHSD, attn_mask=bias, enable_gqa=grouped)
     return out_BHLD.transpose(1, 2).flatten(2)
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from licht.model.attention import attention, rotate_pairs, split_heads
+from licht.model.attention import Bias, attention, rotate_pairs, split_heads
 from licht.model.positions import rotary_table
 from licht.model.variants import TransformerConfig
 
@@ -172,7 +172,7 @@ class DoubleStreamBlock(nn.Module):
         img_table: Tensor,
         txt_table: Tensor,
         cached: KeyValue | None = None,
-        bias: Tensor | None = None,
+        bias: Bias = None,
     ) -> tuple[Tensor, Tensor]:
         """Both streams after attention and MLP; `cached` keys and values stand between text and image."""
         img_q, img_k, img_v = self.img_attn.project(modulate(img_BLD, *img_mod[0][:2]), img_table)
@@ -219,7 +219,7 @@ class SingleStreamBlock(nn.Module):
         table: Tensor,
         text_length: int,
         cached: KeyValue | None = None,
-        bias: Tensor | None = None,
+        bias: Bias = None,
     ) -> Tensor:
         """(B, L, D) -> (B, L, D); `cached` keys and values are inserted after the first `text_length` tokens."""
         q, k, v, mlp = self._project(x_BLD, mod, table)
@@ -296,7 +296,7 @@ class Flux2Transformer(nn.Module):
         timesteps: Tensor,
         guidance_B: Tensor | None = None,
         cache: ReferenceCache | None = None,
-        bias: Tensor | None = None,
+        bias: Bias = None,
     ) -> Tensor:
         """Velocity (B, L, C) of every token in `x_BLC`.
 
