@@ -13,7 +13,7 @@ from licht.core.sizes import Size
 from licht.engine.pictures import (
     capped_size,
     check_reference_size,
-    enlarge,
+    cover,
     prepare_reference,
     prepare_references,
     to_image,
@@ -120,12 +120,12 @@ def test_values_that_are_not_finite_are_an_error(value: float) -> None:
 @given(st.integers(4, 20), st.integers(4, 20), st.integers(4, 40), st.integers(4, 40))
 def test_enlarging_gives_exactly_the_size(width: int, height: int, to_width: int, to_height: int) -> None:
     size = Size(16 * to_width, 16 * to_height)
-    assert enlarge(picture(16 * width, 16 * height), size).size == size
+    assert cover(picture(16 * width, 16 * height), size).size == size
 
 
 def test_enlarging_keeps_the_centre_and_the_ratio() -> None:
     small = Picture(64, 64, image(64, 64).tobytes())
-    doubled = pixels(enlarge(small, Size(128, 128))).astype(int)
+    doubled = pixels(cover(small, Size(128, 128))).astype(int)
     assert np.abs(doubled[::2, ::2] - pixels(small)).max() <= 8
-    wide = pixels(enlarge(small, Size(128, 64))).astype(int)
+    wide = pixels(cover(small, Size(128, 64))).astype(int)
     assert np.abs(wide - doubled[32:96]).max() <= 1

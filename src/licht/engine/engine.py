@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,23 +13,27 @@ from torch import Tensor
 from licht.checkpoint.folder import ModelFiles
 from licht.checkpoint.load import Placement, load_autoencoder, load_tower, load_transformer
 from licht.core.errors import InvalidRequest, NotAvailable, OutOfMemory
-from licht.core.request import ImageRequest, ImageResult, Preview, Progress
+from licht.core.request import ImageRequest, ImageResult, Picture, Preview, Progress
 from licht.engine import stages
+from licht.engine.cache import CacheChoice
 from licht.engine.fit import fitting_plan, held_bytes
 from licht.engine.loras import LoraShelf
-from licht.engine.offload import stream_blocks
-from licht.engine.pictures import enlarge
-from licht.engine.prompts import PromptTokenizer
+from licht.engine.offload import release, stream_blocks
+from licht.engine.pictures import cover
+from licht.engine.prompts import PromptTokenizer, PromptTokens
+from licht.engine.recall import Recall
 from licht.engine.settle import Settled, settle, uses_two_passes
 from licht.model.autoencoder import Autoencoder
 from licht.model.text import TextTower
-from licht.model.transformer import Flux2Transformer
+from licht.model.transformer import Flux2Transformer, ReferenceCache
 from licht.model.variants import Variant
 from licht.plan.plan import Residency, Setup
+from licht.quant.pages import keep_freed_memory
 from licht.quant.swap import QUANTISERS
-from licht.sampling.noise import initial_noise
+from licht.sampling.noise import grid_to_tokens, initial_noise
 from licht.sampling.schedule import sigmas
-from licht.sampling.solvers import euler
+from licht.sampling.solvers import Adjust, euler_steps
+from licht.sampling.start import from_strength, keep_outside, noised
 
 Events = Generator[Progress | Preview | ImageResult, None, None]
 
@@ -51,6 +55,7 @@ class Choice:
     quant: str = "none"
     ignore_plan: bool = False
     """Draw even where the plan says that it does not fit."""
+    cache: CacheChoice = field(default_factory=CacheChoice)
 
     def placement(self, variant: Variant) -> Placement:
         """Settle both. Raises `NotAvailable` for a device that is not there, `InvalidRequest` for an unknown name."""
@@ -91,8 +96,11 @@ class Engine:
         self.variant = files.variant
         self.placement = choice.placement(files.variant)
         self.ignore_plan = choice.ignore_plan
+        if self.placement.device.type == "cpu":
+            keep_freed_memory()
         self.batch_size = batch_size or (1 if self.placement.device.type == "cpu" else 4)
         self.loras = LoraShelf(files.variant.transformer)
+        self.recall = Recall(files, self.placement, choice.cache)
         self._tokenizer: PromptTokenizer | None = None
         self._tower: TextTower | None = None
         self._autoencoder: Autoencoder | None = None
@@ -118,7 +126,7 @@ class Engine:
             return Setup(Residency.RESIDENT, "none", "bfloat16", banded=False)
         held = held_bytes(self._tower, self._transformer, self._autoencoder)
         setup = fitting_plan(self.files, self.placement, settled, self.batch_size, held).setup
-        streamed = setup.residency is Residency.STREAMED and self.placement.device.type != "cpu"
+        streamed = setup.residency is Residency.STREAMED
         if streamed != self._streamed:
             self.unload()
             self._streamed = streamed
@@ -133,13 +141,17 @@ class Engine:
     def _draw(self, settled: Settled, setup: Setup) -> Events:
         text, unconditional, warnings = yield from self._encode_prompt(settled)
         self._release_unless_resident(setup)
-        references = yield from self._encode_references(settled, setup.banded)
+        references, clean = yield from self._encode_pictures(settled, setup.banded)
         self._release_unless_resident(setup)
         conditions = yield from self._conditions(settled, text, unconditional, references)
+        warnings += self.recall.cache.take_warnings()
+        previews = settled.request.previews and setup.residency is Residency.RESIDENT
+        if settled.request.previews and not previews:
+            warnings += ("there is no room for the decoder while this is drawn: no previews",)
         seeds, waiting = settled.request.seeds, []
         for start in range(0, len(seeds), self.batch_size):
             group = seeds[start : start + self.batch_size]
-            latents = yield from self._denoise(settled, conditions, group, start)
+            latents = yield from self._denoise(settled, conditions, clean, (group, start), previews)
             waiting += [(latents[n : n + 1], seed, start + n) for n, seed in enumerate(group)]
             if setup.residency is Residency.RESIDENT or start + self.batch_size >= len(seeds):
                 # otherwise the transformer would have to be loaded again for every group
@@ -153,6 +165,7 @@ class Engine:
         """Let go of what the stage before needed, where the plan says that there is no room for all."""
         if setup.residency is Residency.RESIDENT:
             return
+        release(self._tower, self._autoencoder, self._transformer)
         self._tower = self._autoencoder = self._transformer = None
         self.loras.detach()
         gc.collect()
@@ -164,30 +177,38 @@ class Engine:
     ) -> Generator[Progress, None, tuple[Tensor, Tensor | None, tuple[str, ...]]]:
         """(text, unconditional text or None, warnings)."""
         yield Progress("encode_prompt", 0, 1)
-        prompts = [settled.request.prompt]
-        if uses_two_passes(self.variant, settled.guidance):
-            prompts.append("")
-        tokens = self.tokenizer(prompts)
+        tokens = self.tokenizer([settled.request.prompt])
         warnings = settled.warnings
         if tokens.lengths[0] > self.tokenizer.length:
             kept = f"{self.tokenizer.length} of {tokens.lengths[0]} tokens"
             warnings = (*warnings, f"the prompt is too long for {self.variant.name}: the first {kept} were used")
-        states = stages.encode_prompt(self.tower, tokens)
+        text, unconditional = self._text(tokens), None
+        if uses_two_passes(self.variant, settled.guidance):
+            unconditional = self._text(self.tokenizer([""]))
         yield Progress("encode_prompt", 1, 1)
-        return states[:1], states[1:] if len(prompts) == 2 else None, warnings
+        return text, unconditional, warnings
 
-    def _encode_references(
+    def _text(self, tokens: PromptTokens) -> Tensor:
+        # one at a time: what is remembered of a prompt must not depend on what it was asked for with
+        return self.recall.prompt(tokens, lambda: stages.encode_prompt(self.tower, tokens))
+
+    def _encode_pictures(
         self, settled: Settled, banded: bool
-    ) -> Generator[Progress, None, stages.ReferenceTokens | None]:
-        total = len(settled.references)
-        if not total:
-            return None
-        yield Progress("encode_references", 0, total)
+    ) -> Generator[Progress, None, tuple[stages.ReferenceTokens | None, Tensor | None]]:
+        """(references, clean latents (1, L, C) of the picture to begin with), each None if there is none."""
+        pictures = [*settled.references, *([] if settled.canvas is None else [settled.canvas.picture])]
+        if not pictures:
+            return None, None
+        yield Progress("encode_references", 0, len(pictures))
         latents = []
-        for done, picture in enumerate(settled.references, start=1):
-            latents.append(stages.encode_reference(self.autoencoder, picture, banded))
-            yield Progress("encode_references", done, total)
-        return stages.join_references(latents)
+        for done, picture in enumerate(pictures, start=1):
+            latents.append(self._latents(picture, banded))
+            yield Progress("encode_references", done, len(pictures))
+        clean = None if settled.canvas is None else grid_to_tokens(latents.pop())
+        return stages.join_references(latents, settled.places) if latents else None, clean
+
+    def _latents(self, picture: Picture, banded: bool) -> Tensor:
+        return self.recall.latents(picture, banded, lambda: stages.encode_reference(self.autoencoder, picture, banded))
 
     def _conditions(
         self, settled: Settled, text: Tensor, unconditional: Tensor | None, references: stages.ReferenceTokens | None
@@ -195,24 +216,47 @@ class Engine:
         cache = None
         if references is not None and self.variant.caches_references:
             yield Progress("cache_references", 0, 1)
-            strengths = self.loras.beside(self.transformer, [settled.request.loras])
-            with self.loras.adapters.using(strengths):
-                cache = stages.cache_references(self.transformer, references, settled.guidance)
+            loras, guidance = settled.request.loras, settled.guidance
+
+            def compute(tokens: stages.ReferenceTokens = references) -> ReferenceCache:
+                strengths = self.loras.beside(self.transformer, [loras])
+                with self.loras.adapters.using(strengths):
+                    return stages.cache_references(self.transformer, tokens, guidance)
+
+            cache = self.recall.references(references, guidance, loras, compute)
             yield Progress("cache_references", 1, 1)
         return stages.Conditions(text, unconditional, settled.guidance, references, cache)
 
     def _denoise(
-        self, settled: Settled, conditions: stages.Conditions, seeds: tuple[int, ...], first: int
-    ) -> Generator[Progress, None, Tensor]:
-        yield Progress("denoise", 0, settled.steps, first)
+        self,
+        settled: Settled,
+        conditions: stages.Conditions,
+        clean: Tensor | None,
+        group: tuple[tuple[int, ...], int],
+        previews: bool,
+    ) -> Generator[Progress | Preview, None, Tensor]:
+        """Final latents (B, L, C) of one group: its seeds and the number of its first picture.
+
+        `clean` are those of the picture to begin with.
+        """
+        seeds, first = group
         grid, channels = settled.native.grid, self.variant.transformer.in_channels
-        noise = torch.cat([initial_noise(seed, grid, channels) for seed in seeds])
-        latents = noise.to(self.placement.device)
+        schedule = sigmas(settled.native.tokens, settled.steps)
+        if settled.canvas is not None:
+            schedule = from_strength(schedule, settled.canvas.strength)
+        total = len(schedule) - 1
+        yield Progress("denoise", 0, total, first)
+        noise = torch.cat([initial_noise(seed, grid, channels) for seed in seeds]).to(self.placement.device)
+        latents = noise if clean is None else noised(clean, noise, schedule[0])
         velocity = stages.velocity_of(self.transformer, conditions, grid)
         velocity = self.loras.switched(velocity, self.transformer, settled.request.loras)
-        schedule = sigmas(settled.native.tokens, settled.steps)
-        for done, latents in enumerate(euler(velocity, latents, schedule), start=1):  # noqa: B007, B020
-            yield Progress("denoise", done, settled.steps, first)
+        adjust = _adjust(settled, clean, noise)
+        for done, step in enumerate(euler_steps(velocity, latents, schedule, adjust), start=1):
+            latents = step.latents_BLC
+            yield Progress("denoise", done, total, first)
+            for row in range(len(seeds) if previews else 0):
+                small = stages.preview(self.autoencoder, step.clean_BLC[row : row + 1], grid)
+                yield Preview(first + row, done, total, small)
         return latents
 
     def _decode(
@@ -222,8 +266,10 @@ class Engine:
         latents_1LC, seed, number = drawn
         yield Progress("decode", 0, 1, number)
         picture = stages.decode(self.autoencoder, latents_1LC, settled.native.grid, banded)
-        if settled.native != settled.size:
-            picture = enlarge(picture, settled.size)
+        if settled.canvas is not None:
+            picture = settled.canvas.finish(picture)
+        elif settled.native != settled.size:
+            picture = cover(picture, settled.size)
         yield Progress("decode", 1, 1, number)
         yield ImageResult(picture, seed, settled.native, settled.steps, settled.guidance, warnings, settled.notes)
 
@@ -284,6 +330,13 @@ class Stopwatch:
     def seconds(self) -> dict[str, float]:
         """Stage -> seconds so far, rounded to the millisecond."""
         return {stage: round(value, 3) for stage, value in self._seconds.items()}
+
+
+def _adjust(settled: Settled, clean_1LC: Tensor | None, noise_BLC: Tensor) -> Adjust | None:
+    """What keeps a part of the picture as it is after each step, where the request wants that."""
+    if settled.canvas is None or settled.canvas.mask_1L1 is None or clean_1LC is None:
+        return None
+    return keep_outside(settled.canvas.mask_1L1.to(noise_BLC.device), clean_1LC, noise_BLC)
 
 
 @contextmanager

@@ -54,8 +54,8 @@ def capped_size(size: Size, cap_px: int) -> Size:
     return Size(int(size.width * scale), int(size.height * scale))
 
 
-def enlarge(picture: Picture, size: Size) -> Picture:
-    """Scale a picture up to cover `size`, then cut it to `size` around the centre (Lanczos)."""
+def cover(picture: Picture, size: Size) -> Picture:
+    """Scale a picture until it just covers `size`, then cut it to `size` around the centre (Lanczos)."""
     scale = max(size.width / picture.width, size.height / picture.height)
     width, height = max(round(picture.width * scale), size.width), max(round(picture.height * scale), size.height)
     image = to_image(picture).resize((width, height), Image.Resampling.LANCZOS)
