@@ -242,6 +242,9 @@ def built_in_tiers() -> dict[str, Tier]:
         "flux-2-klein-9b-preview": klein_9b,
         "flux-dev": Tier(first_mp=2.5, width=1024, height=768, further_mp=0, output_format="jpeg"),
         "flux-pro-1.1": Tier(first_mp=4, width=1024, height=768, further_mp=0, output_format="jpeg"),
+        "flux-pro-1.1-ultra": Tier(first_mp=6, further_mp=0, output_format="jpeg"),
+        "flux-pro-1.0-fill": Tier(first_mp=5, further_mp=0, output_format="jpeg"),
+        "flux-pro-1.0-expand": Tier(first_mp=5, further_mp=0, output_format="jpeg"),
         "flux-kontext-pro": Tier.model_validate({"first_mp": 4, **old}),
         "flux-kontext-max": Tier.model_validate({"first_mp": 8, **old}),
     }

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from licht.core.request import Role
 from licht.core.sizes import Size
 from licht.service.api.draft import Draft
 from licht.service.api.prepare import settle_size
 from licht.service.settings import built_in_tiers
 from tests.service.api.conftest import HOST, Build, Service
+from tests.service.api.pictures import encoded
 
 
 def picture(width: int = 64, height: int = 64, file_format: str = "PNG", colour: str = "red") -> str:
@@ -55,12 +57,14 @@ def test_submit_poll_fetch(service: Service) -> None:
     assert opened(fetched.content).size == (128, 64)
 
 
-@pytest.mark.parametrize("route", sorted(built_in_tiers()))
-def test_every_route_draws(service: Service, route: str) -> None:
-    told = service.submit(route, output_format="png")
-    service.work()
-    assert service.poll(told["id"])["status"] == "Ready"
-    assert told["cost"] == built_in_tiers()[route].first_mp
+def test_every_route_draws(service: Service) -> None:
+    for route, tier in built_in_tiers().items():
+        changes = {"image": rgba()} if route == "flux-pro-1.0-fill" else {}
+        changes |= {"image": encoded(), "top": 16, "width": 0, "height": 0} if route == "flux-pro-1.0-expand" else {}
+        told = service.submit(route, output_format="png", **changes)
+        service.work()
+        assert service.poll(told["id"])["status"] == "Ready", route
+        assert told["cost"] == tier.first_mp
 
 
 def test_what_the_official_client_sends_is_taken(service: Service) -> None:
@@ -329,3 +333,106 @@ def test_extended_statuses_are_off_unless_they_are_asked_for(build: Build) -> No
         told = service.submit()
         assert service.parts.store.leases.claim("w") is not None
         assert service.poll(told["id"])["status"] == status
+
+
+def rgba(size: tuple[int, int] = (64, 64)) -> str:
+    return encoded((0, 0, 0, 0), size, "RGBA")
+
+
+def test_fill_draws_under_the_mask_or_where_the_picture_is_transparent(service: Service) -> None:
+    for body in ({"image": encoded(), "mask": encoded((255, 255, 255))}, {"image": rgba()}):
+        response = service.client.post("/v1/flux-pro-1.0-fill", json={**body, "steps": 15, "guidance": 60})
+        assert (response.status_code, response.json()["cost"]) == (200, 5.0)
+        service.work()
+        request = service.drawer.requests[-1]
+        assert request.mask is not None
+        assert request.start is not None
+        assert (request.prompt, set(request.mask.gray), request.references) == ("", {255}, ())
+
+
+def test_expand_draws_around_the_picture(service: Service) -> None:
+    response = service.client.post("/v1/flux-pro-1.0-expand", json={"image": encoded(), "left": 32, "bottom": 16})
+    assert response.status_code == 200
+    service.work()
+    request = service.drawer.requests[-1]
+    assert request.extend is not None
+    assert (request.whole_size, request.mask, request.extend.left) == (Size(96, 80), None, 32)
+
+
+def test_ultra_has_a_ratio_of_its_own(service: Service) -> None:
+    job = service.client.post("/v1/flux-pro-1.1-ultra", json={"prompt": "a", "raw": True}).json()["id"]
+    task = service.parts.store.get(job).task
+    assert (task.width, task.height) == (1360, 768)
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "location"),
+    [
+        ("flux-2-flex", {"prompt": "a", "guidance": 11}, ["guidance"]),
+        ("flux-2-flex", {"prompt": "a", "guidance": 1.4}, ["guidance"]),
+        ("flux-pro-1.0-fill", {"prompt": "a"}, ["image"]),
+        ("flux-pro-1.0-fill", {"image": encoded()}, ["image"]),
+        ("flux-pro-1.0-fill", {"image": encoded(), "mask": encoded(), "steps": 14}, ["steps"]),
+        ("flux-pro-1.0-expand", {"image": encoded()}, ["extend"]),
+        ("flux-pro-1.0-expand", {"image": encoded(), "top": 2049}, ["top"]),
+        ("flux-2-pro", {"prompt": "a", "extend": {"left": 5}}, ["extend"]),
+        ("flux-2-pro", {"prompt": "a", "mask": encoded((0, 0, 0)), "start": encoded()}, ["mask"]),
+        ("flux-2-pro", {"prompt": "a", "mask": encoded(), "start": encoded(size=(64, 80))}, ["mask"]),
+        ("flux-2-pro", {"prompt": "a", "mask": encoded(), "start": encoded(), "width": 128}, ["width"]),
+        ("flux-2-pro", {"prompt": "a", "start_strength": 0}, ["start_strength"]),
+        ("flux-2-pro", {"prompt": "@image2", "input_image": encoded()}, ["prompt"]),
+        ("flux-2-pro", {"prompt": {"scene": 3}}, ["prompt", "scene"]),
+        ("flux-2-pro", {"prompt": {}}, ["prompt"]),
+        ("flux-2-pro", {"prompt": "a", "references": [{"image": encoded(), "role": "hero"}]}, ["references", 0, "role"]),
+        ("flux-2-pro", {"prompt": "a", "references": [{"image": encoded(), "strength": 5}]},
+         ["references", 0, "strength"]),
+        ("flux-2-pro", {"prompt": "a", "finish": "vhs"}, ["finish"]),
+    ],
+)  # fmt: skip
+def test_fields_of_some_routes_name_themselves(
+    service: Service, route: str, body: dict[str, Any], location: list[str]
+) -> None:
+    response = service.client.post(f"/v1/{route}", json=body)
+    assert response.status_code == 422, response.text
+    assert response.json()["detail"][0]["loc"] == ["body", *location]
+
+
+def test_every_extension_reaches_the_engine(service: Service) -> None:
+    service.submit(
+        prompt={"scene": "a ball", "style": "@image1"},
+        input_image=encoded((1, 0, 0)),
+        references=[{"image": encoded((2, 0, 0)), "role": "pose", "strength": 0}],
+        start=encoded((3, 0, 0), (80, 80)),
+        start_strength=0.25,
+        steps=7,
+        guidance=4.5,
+        finish="phone",
+        seed=1,
+    )
+    service.work()
+    request = service.drawer.requests[-1]
+    assert (request.steps, request.guidance, request.size) == (7, 4.5, Size(64, 64))
+    assert [(each.picture.rgb[0], each.role, each.strength) for each in request.references] == [
+        (1, None, 1.0), (2, Role.POSE, 0.0),
+    ]  # fmt: skip
+    assert request.start is not None
+    assert (request.start.picture.rgb[0], request.start.strength) == (3, 0.25)
+    assert request.prompt == '{"scene": "a ball", "style": "@image1"}'
+    assert service.drawer.finishes == ["phone"]
+
+
+def test_tiers_differ_in_what_they_do(service: Service) -> None:
+    tasks = {
+        name: service.parts.store.get(service.submit(name)["id"]).task
+        for name in ("flux-2-pro", "flux-2-max", "flux-2-klein-4b")
+    }
+    assert {name: (task.candidates, task.step_factor, task.upsample) for name, task in tasks.items()} == {
+        "flux-2-pro": (1, 1.0, True),
+        "flux-2-max": (4, 2.0, True),
+        "flux-2-klein-4b": (1, 1.0, False),
+    }
+    service.work()
+    assert [len(request.seeds) for request in service.drawer.requests] == [1, 4, 1]
+    assert service.drawer.requests[1].steps == 8
+    quiet = service.parts.store.get(service.submit("flux-2-pro", disable_pup=True)["id"]).task
+    assert not quiet.upsample

@@ -11,7 +11,7 @@ from licht.core.errors import UnknownJob
 from licht.service import links
 from licht.service.api.accept import accept
 from licht.service.api.auth import needs, open_to_all
-from licht.service.api.bodies import SubmitBody, draft_of
+from licht.service.api.bodies import SubmitBody, body_of, draft_of
 from licht.service.api.errors import body as error_body
 from licht.service.api.parts import Parts, base_url_of, key_of, parts_of
 from licht.service.keys import Scope
@@ -64,7 +64,6 @@ def router(parts: Parts) -> APIRouter:
 
 
 def _add_submit(made: APIRouter, route: str) -> None:
-    @needs(Scope.GENERATE)
     async def submit(
         request: Request, body: SubmitBody, idempotency_key: Annotated[str | None, Header()] = None
     ) -> JSONResponse:
@@ -73,9 +72,11 @@ def _add_submit(made: APIRouter, route: str) -> None:
         response = await accept(parts, request.app.state.inputs, key_of(request), draft, base_url_of(request))
         return JSONResponse(response)
 
+    # the framework reads the body's fields from here
+    submit.__annotations__["body"] = body_of(route)
     made.add_api_route(
         f"/v1/{route}",
-        submit,
+        needs(Scope.GENERATE)(submit),
         methods=["POST"],
         name=f"submit {route}",
         operation_id=f"submit_{route.replace('-', '_').replace('.', '_')}",

@@ -1,6 +1,8 @@
 """What callers send: the fields that all routes share, with their ranges, and how they become a draft."""
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
@@ -34,6 +36,7 @@ def _as_text(value: object) -> object:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
 
 
+Band = Annotated[int, Field(ge=0, le=2048)]
 Prompt = Annotated[
     str,
     BeforeValidator(_as_text),
@@ -109,6 +112,18 @@ class PictureBody(Section):
         ]
         return (*plain, *listed)
 
+    def beginning(self) -> Given | None:
+        """The picture to begin with, if there is one."""
+        return Given("start", self.start) if self.start else None
+
+    def masked(self) -> tuple[Given | None, bool]:
+        """The mask, if there is one, and whether its transparency says what may change."""
+        return (Given("mask", self.mask) if self.mask else None), False
+
+    def margins(self) -> Margins | None:
+        """What to add around it, if anything."""
+        return _margins(self.extend) if self.extend is not None else None
+
 
 class SubmitBody(PictureBody):
     """A picture to draw. `prompt` is text, or a structured prompt as an object or as JSON text."""
@@ -126,6 +141,68 @@ class SubmitBody(PictureBody):
         if value is not None and not (value.isascii() and value.isprintable()):
             raise ValueError("use printable ASCII characters: it is sent as a header")
         return value
+
+
+class FlexBody(SubmitBody):
+    """flux-2-flex: steps and guidance belong to the caller, guidance within the range of the hosted API."""
+
+    guidance: Annotated[float, Field(ge=1.5, le=10, allow_inf_nan=False)] | None = None
+
+
+class UltraBody(SubmitBody):
+    """flux-pro-1.1-ultra: sizes by their ratio."""
+
+    aspect_ratio: Annotated[str, Field(max_length=20)] | None = "16:9"
+
+
+class FillBody(SubmitBody):
+    """flux-pro-1.0-fill: draws where `mask` is white; without a mask, where `image` is transparent."""
+
+    prompt: Prompt = ""
+    image: Image
+    steps: Annotated[int, Field(ge=15, le=MAX_STEPS)] | None = None
+    guidance: Annotated[float, Field(ge=1.5, le=100, allow_inf_nan=False)] | None = None
+
+    def beginning(self) -> Given | None:
+        """The picture to change."""
+        return Given("image", self.image)
+
+    def masked(self) -> tuple[Given | None, bool]:
+        """The mask, else the picture's own transparency."""
+        return (Given("mask", self.mask), False) if self.mask else (Given("image", self.image), True)
+
+
+class ExpandBody(FillBody):
+    """flux-pro-1.0-expand: draws around `image`."""
+
+    top: Band = 0
+    bottom: Band = 0
+    left: Band = 0
+    right: Band = 0
+
+    def masked(self) -> tuple[Given | None, bool]:
+        """Everything that is new is drawn, and nothing else."""
+        return None, False
+
+    def margins(self) -> Margins | None:
+        """What to add around the picture. Raises `InvalidRequest` where that is nothing."""
+        return Margins(self.left, self.top, self.right, self.bottom)
+
+
+OWN_BODIES: Final[Mapping[str, type[SubmitBody]]] = MappingProxyType(
+    {
+        "flux-2-flex": FlexBody,
+        "flux-pro-1.1-ultra": UltraBody,
+        "flux-pro-1.0-fill": FillBody,
+        "flux-pro-1.0-expand": ExpandBody,
+    }
+)
+"""Routes with fields or ranges of their own."""
+
+
+def body_of(route: str) -> type[SubmitBody]:
+    """What a route takes."""
+    return OWN_BODIES.get(route, SubmitBody)
 
 
 class JobBody(SubmitBody):
@@ -168,14 +245,16 @@ def drawn(
     highest = HIGHEST_TOLERANCE if route.startswith(_STRICTER) else HIGHEST_TOLERANCE + 1
     if body.safety_tolerance > highest:
         raise InvalidRequest(f"safety_tolerance goes from 0 to {highest} here", field="safety_tolerance")
+    mask, mask_is_alpha = body.masked()
     return Draft(
         route=route,
         prompt=prompt,
         images=body.images(),
-        start=Given("start", body.start) if body.start else None,
+        start=body.beginning(),
         start_strength=body.start_strength,
-        mask=Given("mask", body.mask) if body.mask else None,
-        extend=_margins(body.extend),
+        mask=mask,
+        mask_is_alpha=mask_is_alpha,
+        extend=body.margins(),
         width=body.width or 0,
         height=body.height or 0,
         aspect_ratio=body.aspect_ratio,
@@ -196,7 +275,7 @@ def drawn(
     )
 
 
-def _margins(extend: ExtendBody | None) -> Margins | None:
-    if extend is None or not any((extend.left, extend.top, extend.right, extend.bottom)):
+def _margins(extend: ExtendBody) -> Margins | None:
+    if not any((extend.left, extend.top, extend.right, extend.bottom)):
         return None
     return Margins(extend.left, extend.top, extend.right, extend.bottom)
