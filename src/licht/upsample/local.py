@@ -81,17 +81,17 @@ class LocalUpsampler:
         try:
             import torch
             from transformers import AutoProcessor, Mistral3ForConditionalGeneration
-        except ImportError as error:
-            raise NotAvailable(
-                "upsampling with dev's language model needs the package transformers; install lichtung[golden], or "
-                "name a chat endpoint with --upsample-with URL",
-                field="upsample_with",
-            ) from error
-        try:
+
             self._processor = AutoProcessor.from_pretrained(self._processor_folder, local_files_only=True)
             model: Any = Mistral3ForConditionalGeneration.from_pretrained(
                 self._text_encoder, dtype=torch.bfloat16, local_files_only=True, use_safetensors=True
             )
+        except ImportError as error:
+            raise NotAvailable(
+                "upsampling with dev's language model needs the packages transformers and torchvision; install "
+                "lichtung[golden], or name a chat endpoint with --upsample-with URL",
+                field="upsample_with",
+            ) from error
         except Exception as error:  # the library raises whatever it likes about files
             raise InvalidCheckpoint(
                 f"the language model in {self._text_encoder} or its processor in {self._processor_folder} cannot be "
