@@ -1,9 +1,12 @@
 """`licht export`: the newest averages of a training run as a model folder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from licht.training.card import Figures
 
 
 def export(
@@ -20,23 +23,38 @@ def export(
         Path | None, typer.Option(help="A model folder; parts that are equal to its own become links to them.")
     ] = None,
 ) -> None:
-    """Write the model that RUN has trained to the folder DST: an autoencoder as vae/, anything else whole."""
+    """Write what RUN has trained to the folder DST: a model whole, an autoencoder as vae/, a judge as one file."""
+    from licht.checkpoint.catalog import built_in
+    from licht.evaluation.judge_training import export_judge
+    from licht.training.config import Task
+    from licht.training.export import Release, export_run
+    from licht.training.state import newest_checkpoint, read_recipe
+
+    if read_recipe(newest_checkpoint(run)).task is Task.JUDGE:
+        typer.echo(str(export_judge(run, target / "judge.safetensors")))
+        return
+    release = Release(steps, guidance, tuple(_figures(path) for path in figures or []), share)
+    for path in export_run(run, target, built_in(), release):
+        typer.echo(f"{path}  {path.stat().st_size / 1e6:,.2f} MB")
+
+
+def _figures(path: Path) -> "Figures":
+    """What `licht eval --json` wrote to a file."""
     import json
 
-    from licht.checkpoint.catalog import built_in
     from licht.core.errors import InvalidSettings
     from licht.training.card import Figures
-    from licht.training.export import Release, export_run
 
-    read = []
-    for path in figures or []:
-        try:
-            data = json.loads(path.read_text("utf-8"))
-            rows = {name: (row["value"], row["low"], row["high"]) for name, row in data["rows"].items()}
-            read.append(Figures(data["suite"], data["n"], rows))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidSettings(
-                f"{path} is not what `licht eval --json` prints ({error!r}); write it again", field="figures"
-            ) from error
-    for path in export_run(run, target, built_in(), Release(steps, guidance, tuple(read), share)):
-        typer.echo(f"{path}  {path.stat().st_size / 1e6:,.2f} MB")
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        # a figure that could not be measured has no numbers
+        rows = {
+            name: (row["value"], row["low"], row["high"])
+            for name, row in data["rows"].items()
+            if row["value"] is not None
+        }
+        return Figures(data["suite"], data["n"], rows)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidSettings(
+            f"{path} is not what `licht eval --json` prints ({error!r}); write it again", field="figures"
+        ) from error

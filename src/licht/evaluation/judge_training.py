@@ -205,7 +205,11 @@ def assemble_judge(
         return render([judge_scene(recipe.data.seed, index) for index in range(first, first + count)], 128, 128)
 
     store.fill(draw, 64, lambda done, total: on_progress("pictures", done, total))
-    return JudgeTask(recipe, store, device)
+    task = JudgeTask(recipe, store, device)
+    if recipe.start_from is not None:
+        started = newest_checkpoint(Path(recipe.start_from).expanduser())
+        task.judge.load_state_dict(read_tensors(started / "state.safetensors", "ema/"))
+    return task
 
 
 def export_judge(run: Path, target: Path) -> Path:

@@ -98,7 +98,7 @@ def nano_judge() -> Recipe:
         name="nano_judge",
         task=Task.JUDGE,
         hardware="one CPU core",
-        optim=OptimConfig(steps=1_300, batch=32, adamw_lr=3e-3, warmup_steps=60, decay_share=0.6, ema=0.99, muon=False),
+        optim=OptimConfig(steps=3_000, batch=32, adamw_lr=3e-3, warmup_steps=60, decay_share=0.6, ema=0.99, muon=False),
         data=DataConfig(seed=9_000, pictures=12_000),
         checkpoint_minutes=2.0,
         sample_minutes=60.0,

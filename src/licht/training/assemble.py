@@ -18,6 +18,7 @@ from licht.training.loop import TrainingTask
 from licht.training.pictures import PictureStore, WriteSheet
 from licht.training.preview import Preview, Sampling
 from licht.training.rendered import RenderedRows, mixed_captions, mixed_pictures
+from licht.training.self_flow_task import SelfFlowTask
 from licht.training.store import StreamStore
 from licht.training.tokenizer import CaptionEncoder, save_tokenizer, train_tokenizer
 from licht.training.trained import autoencoder_folder, fill, named_folder, open_autoencoder, open_networks
@@ -71,9 +72,8 @@ def assemble(
         store_of.fill(own if stream.source is Source.FOLDER else rendered, _CHUNK, on_progress)
         stores.append(store_of)
     if recipe.task is Task.FLOW:
-        flow = FlowTask(
-            recipe, stores, encoder, device, Preview(autoencoder, encoder, PROMPTS, write_sheet, Sampling())
-        )
+        kind = SelfFlowTask if recipe.flow.self_flow else FlowTask
+        flow = kind(recipe, stores, encoder, device, Preview(autoencoder, encoder, PROMPTS, write_sheet, Sampling()))
         if recipe.start_from is not None:
             fill(flow.networks, open_networks(named_folder(recipe.start_from, known), recipe.networks))
         return flow

@@ -51,6 +51,8 @@ class OptimConfig:
     ema: float = 0.999
     autocast: bool = True
     muon: bool = True
+    muon_kernels: bool = False
+    """Train the kernels of convolutions with Muon as well."""
     compile: bool = False
     """Fuse the network with torch.compile: half as fast again on a CPU, after a minute for each shape of batch."""
 
@@ -139,7 +141,7 @@ class FlowLoss:
     full_length: float = 0.25
     """... except for this share of them, which keeps the padding that it meets in use."""
     self_flow: float = 0.0
-    """Weight of the Self-Flow alignment; 0 leaves it out."""
+    """Weight of the Self-Flow alignment (0.8 in its paper); 0 leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)

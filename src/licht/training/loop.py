@@ -8,12 +8,12 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -49,6 +49,15 @@ class TrainingTask(Protocol):
 
     def sample(self, path: Path, step: int) -> dict[str, float]:
         """Draw or measure with the current (averaged) weights; may write a sheet to `path`. Returns figures to log."""
+        ...
+
+
+@runtime_checkable
+class FollowsAverage(Protocol):
+    """A task that looks at the running average of its weights while it trains."""
+
+    def follow(self, average: Mapping[str, Tensor]) -> None:
+        """Called once with the averages by name; they go on changing in place."""
         ...
 
 
@@ -107,6 +116,8 @@ class _Run:
         self.optimizers = build_optimizers(task.module.named_parameters(), recipe.optim)
         self.ema = EMA(task.module, recipe.optim.ema)
         self.step = load_state(run, task.module, self.ema, self.optimizers, recipe)
+        if isinstance(task, FollowsAverage):
+            task.follow(self.ema.tensors)
         self.before = seconds_trained(checkpoints(run)[-1]) if self.step else 0.0
         self.begun = time.monotonic()
         forward = DistributedDataParallel(task.module) if rank.count > 1 else task.module

@@ -1,4 +1,4 @@
-"""Optimisers: Muon for the matrices inside blocks, AdamW for everything else, one schedule for both."""
+"""Optimisers: Muon for the matrices inside blocks and for kernels, AdamW for everything else, one schedule for all."""
 
 from collections.abc import Iterable
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from licht.training.config import OptimConfig
+from licht.training.muon import KernelMuon
 
 _BLOCKS = ("double_blocks.", "single_blocks.", "layers.")
 
@@ -15,16 +16,25 @@ def is_block_matrix(name: str, parameter: Tensor) -> bool:
     return parameter.ndim == 2 and any(block in name for block in _BLOCKS)
 
 
+def is_inner_kernel(parameter: Tensor) -> bool:
+    """Whether `KernelMuon` trains this parameter: a kernel that neither reads nor writes colours."""
+    return parameter.ndim == 4 and min(parameter.shape[:2]) > 3
+
+
 def build_optimizers(
     parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfig
 ) -> list[torch.optim.Optimizer]:
-    """One or two optimisers over all named parameters that are trained, in a fixed order."""
+    """Up to three optimisers over all named parameters that are trained, in a fixed order."""
     matrices: list[nn.Parameter] = []
+    kernels: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in parameters:
         if not parameter.requires_grad:
             continue
-        (matrices if config.muon and is_block_matrix(name, parameter) else rest).append(parameter)
+        if config.muon and is_block_matrix(name, parameter):
+            matrices.append(parameter)
+        else:
+            (kernels if config.muon_kernels and is_inner_kernel(parameter) else rest).append(parameter)
     optimizers: list[torch.optim.Optimizer] = []
     if rest:
         optimizers.append(
@@ -37,6 +47,8 @@ def build_optimizers(
                 matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
             )
         )
+    if kernels:
+        optimizers.append(KernelMuon(kernels, config.muon_lr))
     return optimizers
 
 
@@ -51,7 +63,7 @@ def set_rates(optimizers: list[torch.optim.Optimizer], step: int, config: OptimC
     """Set the learning rates for `step`; returns the factor."""
     factor = rate_factor(step, config)
     for optimizer in optimizers:
-        base = config.muon_lr if isinstance(optimizer, torch.optim.Muon) else config.adamw_lr
+        base = config.muon_lr if isinstance(optimizer, torch.optim.Muon | KernelMuon) else config.adamw_lr
         for group in optimizer.param_groups:
             group["lr"] = base * factor
     return factor

@@ -51,7 +51,9 @@ def open_networks(folder: Path, networks: Networks) -> FlowNetworks:
     if (folder / "transformer").is_dir():
         tensors = _folder_tensors(folder)
     else:
-        tensors = read_tensors(newest_checkpoint(folder) / "state.safetensors", "ema/")
+        every = read_tensors(newest_checkpoint(folder) / "state.safetensors", "ema/")
+        # what else there is served training only
+        tensors = {name: value for name, value in every.items() if name.startswith(("transformer.", "tower."))}
     embeds = any(name.startswith("transformer.guidance_in.") for name in tensors)
     found = FlowNetworks(networks, guidance_embed=embeds)
     wanted = {name: tuple(tensor.shape) for name, tensor in found.state_dict().items()}
