@@ -266,7 +266,9 @@ def measure(options: argparse.Namespace, folder: Path, who: str) -> dict[str, An
     command = [sys.executable, __file__, options.model, *arguments, "--child", who, "--folder", str(folder)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return {name: _rounded(value) for name, value in said.items()}
+    found = {name: _rounded(value) for name, value in said.items()}
+    print(who, json.dumps(found), flush=True)
+    return found
 
 
 def _rounded(value: Any) -> Any:  # noqa: ANN401 - JSON
@@ -296,7 +298,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         if not (folder / "transformer").is_dir():
-            write_model(folder, VARIANTS[options.model], options.quant, options.transformer_only)
+            started = time.perf_counter()
+            size = write_model(folder, VARIANTS[options.model], options.quant, options.transformer_only)
+            print(f"wrote {size:,} bytes in {time.perf_counter() - started:.0f} s", flush=True)
         said = {"benchmark": "real_size", "model": options.model, "size": options.size, "steps": options.steps}
         said |= {"format": options.quant, "memory": options.memory, "licht": measure(options, folder, "licht")}
         if options.diffusers:

@@ -41,6 +41,19 @@ def test_a_plan_that_cannot_be_has_its_own_exit_code(capsys: pytest.CaptureFixtu
     assert "does NOT fit" in capsys.readouterr().out
 
 
+def test_a_calibration_that_fails_leaves_the_defaults(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("licht.engine.calibrate._measured", fail)
+    assert run(["plan", "klein-4b", "--device", "cpu", "--memory", "64GiB", "--calibrate"]) == 0
+    said = capsys.readouterr()
+    assert "cpu cannot be measured (no room); plans go by default rates" in said.err
+    assert "default rates" in said.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,10 +6,10 @@ import pytest
 import torch
 
 from licht.checkpoint.folder import read_folder
-from licht.core.errors import DoesNotFit, InvalidRequest
+from licht.core.errors import DoesNotFit, InvalidRequest, NotAvailable
 from licht.core.request import ImageRequest, ImageResult, LoraUse
 from licht.core.sizes import Size
-from licht.engine import fit
+from licht.engine import fit, memory
 from licht.engine.calibrate import calibrate, calibration_file, machine
 from licht.engine.engine import Choice, Engine
 from licht.engine.memory import free_memory_bytes
@@ -41,8 +42,8 @@ def with_memory(monkeypatch: pytest.MonkeyPatch, residency: Residency) -> None:
 
     def chosen(*args: object) -> object:
         variant, request, here, *rest = args
-        for memory in (2**40, *(CPU.overhead_bytes + 2**16 * n for n in range(200, 0, -1))):
-            plan = real(variant, request, replace(here, memory_bytes=memory), *rest)  # type: ignore[arg-type, type-var]
+        for room in (2**40, *(CPU.overhead_bytes + 2**16 * n for n in range(200, 0, -1))):
+            plan = real(variant, request, replace(here, memory_bytes=room), *rest)  # type: ignore[arg-type, type-var]
             if plan.fits and plan.setup.residency is residency:
                 return plan
         raise AssertionError(f"nothing makes the plan {residency}")
@@ -112,14 +113,65 @@ def test_rates_are_measured_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     default = machine(CPU_DEVICE, 10)
     assert not default.measured
     assert default.memory_bytes == 10
-    rates = calibrate(CPU_DEVICE)
+    found = calibrate(CPU_DEVICE)
+    assert found.kept
+    assert min(found.rates.values()) > 0
     measured = machine(CPU_DEVICE, 10)
     assert measured.measured
-    assert measured.operations_per_s["bfloat16"] == pytest.approx(rates["bfloat16"])
-    assert measured.dequantised_per_s == pytest.approx(rates["dequantised"])
+    assert measured.operations_per_s["bfloat16"] == pytest.approx(found.rates["bfloat16"])
+    assert measured.dequantised_per_s == pytest.approx(found.rates["dequantised"])
+    assert set(measured.native) == found.rates.keys() - {"float32", "bfloat16", "dequantised"}
     calibration_file().write_text("[1]", encoding="utf-8")
     assert not machine(CPU_DEVICE, 10).measured
     calibration_file().unlink()
+
+
+def test_a_calibration_without_a_place_serves_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("licht.engine.calibrate._WIDTH", 64)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("licht.engine.calibrate.calibration_file", lambda: tmp_path / "file" / "calibration.json")
+    found = calibrate(CPU_DEVICE)
+    assert not found.kept
+    assert not machine(CPU_DEVICE, 10).measured
+    assert machine(CPU_DEVICE, 10, found.rates).measured
+
+
+def test_a_calibration_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr("licht.engine.calibrate._measured", fail)
+    with pytest.raises(NotAvailable, match=r"cpu cannot be measured \(no room\); plans go by default rates"):
+        calibrate(CPU_DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"memory.max": "max\n", "memory.current": "5", "memory.stat": ""}, sys.maxsize),
+        ({}, sys.maxsize),
+        (
+            {"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "inactive_file 50\nactive_file 30\n"},
+            380,
+        ),
+        ({"memory.max": "100", "memory.current": "700", "memory.stat": "inactive_file 0\nactive_file 0\n"}, 0),
+    ],
+)
+def test_what_a_container_may_take(files: dict[str, str], left: int, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, "ascii")
+    assert memory._left_in_group_bytes(tmp_path) == left
+
+
+def test_a_limit_in_the_environment_is_respected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICHT_MEMORY", "1MiB")
+    assert free_memory_bytes(CPU_DEVICE) == 2**20
+    small = engine(folder)
+    with pytest.raises(DoesNotFit):
+        draw(small)
+    monkeypatch.setenv("LICHT_MEMORY", "lots")
+    with pytest.raises(InvalidRequest, match="use for example 12GiB"):
+        draw(small)
 
 
 def test_free_memory_is_a_sensible_amount() -> None:

@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+    from licht.engine.calibrate import Calibration, Rates
     from licht.model.variants import Variant
 
 DOES_NOT_FIT = 3
@@ -56,10 +61,9 @@ def plan(
         from licht.engine.memory import free_memory_bytes
 
         place = choose_device(device)
-        if calibrate:
-            rates.calibrate(place)
+        measured = _calibrate(rates.calibrate, place) if calibrate else None
         free = table.parse_memory(memory) if memory is not None else free_memory_bytes(place)
-        machine = rates.machine(place, free)
+        machine = rates.machine(place, free, measured)
     best = choose(found, request, machine, quant, dtype, stored)
     others = alternatives(best, found)
     if as_json:
@@ -68,6 +72,20 @@ def plan(
         typer.echo("\n".join(table.lines(best, others)))
     if not best.fits and not others:
         raise typer.Exit(DOES_NOT_FIT)
+
+
+def _calibrate(measure: "Callable[[torch.device], Calibration]", place: "torch.device") -> "Rates | None":
+    """What was measured; without it plans go by stated defaults, which is said."""
+    from licht.core.errors import NotAvailable
+
+    try:
+        found = measure(place)
+    except NotAvailable as error:
+        typer.echo(f"warning: {error.message}", err=True)
+        return None
+    if not found.kept:
+        typer.echo("warning: there is no place to keep what was measured; it serves this plan only", err=True)
+    return found.rates
 
 
 def _variant_of(model: str, kind: str | None) -> "tuple[Variant, str]":

@@ -53,7 +53,13 @@ class Machine:
 
 
 CPU: Final = Machine(
-    "cpu", 0, 400 * 2**20, MappingProxyType({"float32": 1e11, "bfloat16": 4e11}), 4e8, 1.5e9, streams_quantised=False
+    "cpu",
+    0,
+    400 * 2**20,
+    MappingProxyType({"float32": 1e11, "bfloat16": 4e11, "int8": 6e11}),
+    6e8,
+    1.5e9,
+    streams_quantised=False,
 )
 GPU: Final = Machine(
     "gpu", 0, 600 * 2**20, MappingProxyType({"float32": 4e13, "bfloat16": 2e14, "fp8": 3e14}), 2e11, 1.5e10, ("fp8",)
