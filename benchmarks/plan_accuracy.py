@@ -73,7 +73,9 @@ def planned(files: ModelFiles, case: Case) -> Plan:
     size = Size(case.width, case.height)
     request = Request(size, case.images, case.num, steps=1, reference_size=Size(512, 512))
     machine: Machine = replace(CPU, memory_bytes=2**50)
-    setup = Setup(case.residency, "none", "bfloat16", case.banded, stored_format(files.transformer))
+    setup = Setup(
+        case.residency, "none", "bfloat16", case.banded, stored_format(files.transformer), stored_format(files.tower)
+    )
     return make_plan(files.variant, request, machine, setup)
 
 

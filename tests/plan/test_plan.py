@@ -70,6 +70,31 @@ def test_a_processor_cannot_stream_what_it_quantises() -> None:
     assert choose(VARIANTS["dev"], REQUEST, small, "none", "bfloat16").fits
 
 
+def test_stored_formats_of_both_networks_count() -> None:
+    variant, room = VARIANTS["klein-4b"], replace(CPU, memory_bytes=64 * GIB, native=("int8",))
+    plain = choose(variant, REQUEST, room, "none", "bfloat16")
+    small = choose(variant, REQUEST, room, "none", "bfloat16", "int8", stored_tower="int8")
+    for part in ("text tower", "transformer"):
+        assert 0.49 < small.stages[1].parts[part] / plain.stages[1].parts[part] < 0.56
+    mixed = choose(variant, REQUEST, room, "none", "bfloat16", "int8")
+    assert mixed.stages[0].parts["text tower"] == plain.stages[0].parts["text tower"]
+    assert small.seconds < plain.seconds
+
+
+def test_a_mapped_embedding_is_not_counted_and_streaming_hides_behind_arithmetic() -> None:
+    variant = VARIANTS["klein-4b"]
+    on_gpu = make_plan(variant, REQUEST, gpu(80), next(setups("none", "bfloat16")))
+    on_cpu = make_plan(variant, REQUEST, replace(CPU, memory_bytes=2**40), next(setups("none", "bfloat16")))
+    tower = variant.text.tower
+    embedding = on_gpu.stages[0].parts["text tower"] - on_cpu.stages[0].parts["text tower"]
+    assert embedding == 2 * tower.vocab_size * tower.hidden_size
+    streamed = list(setups("none", "bfloat16"))[-1]
+    slow = make_plan(variant, REQUEST, replace(gpu(80), streamed_bytes_per_s=1e9), streamed)
+    hidden = make_plan(variant, REQUEST, replace(gpu(80), streamed_bytes_per_s=1e13), streamed)
+    assert hidden.stages[1].seconds == on_gpu.stages[1].seconds
+    assert slow.stages[1].seconds > 10 * hidden.stages[1].seconds
+
+
 def test_a_batch_and_loras_take_more() -> None:
     variant, setup = VARIANTS["klein-4b"], next(setups("none", "bfloat16"))
     one = make_plan(variant, replace(REQUEST, num=4), gpu(80), setup)

@@ -50,7 +50,7 @@ def plan(
 
     if quant not in ("none", "fp8", "int8", "q4", "nvfp4") or dtype not in ("float32", "bfloat16"):
         raise InvalidRequest(f"{quant!r} in {dtype!r} is no known format; known are {', '.join(BITS)}", field="quant")
-    found, stored = _variant_of(model, variant)
+    found, stored, stored_tower = _variant_of(model, variant)
     request = Request(parse_size(size) if size else found.default_size, images, num, steps, guidance)
     if memory is not None and device in ("auto", "cpu", "gpu") and not calibrate:
         base = CPU if device == "cpu" else GPU
@@ -64,7 +64,7 @@ def plan(
         measured = _calibrate(rates.calibrate, place) if calibrate else None
         free = table.parse_memory(memory) if memory is not None else free_memory_bytes(place)
         machine = rates.machine(place, free, measured)
-    best = choose(found, request, machine, quant, dtype, stored)
+    best = choose(found, request, machine, quant, dtype, stored, stored_tower=stored_tower)
     others = alternatives(best, found)
     if as_json:
         typer.echo(json.dumps(table.as_json(best, others)))
@@ -88,21 +88,21 @@ def _calibrate(measure: "Callable[[torch.device], Calibration]", place: "torch.d
     return found.rates
 
 
-def _variant_of(model: str, kind: str | None) -> "tuple[Variant, str]":
-    """The variant, and the format that its transformer is stored in. Official names need no files, and no torch."""
+def _variant_of(model: str, kind: str | None) -> "tuple[Variant, str, str]":
+    """The variant, and the formats that its transformer and tower are stored in. Official names need no files, and no torch."""
     from licht.core.errors import UnknownModel
     from licht.model.variants import VARIANTS
 
     name = model.lower().removeprefix("flux.2-")
     try:
         if name in VARIANTS and kind is None:
-            return VARIANTS[name], "none"
+            return VARIANTS[name], "none", "none"
         from licht.checkpoint.catalog import find_model
         from licht.checkpoint.packed import stored_format
 
         files = find_model(model, kind)
     except UnknownModel:
         if name in VARIANTS:
-            return VARIANTS[name], "none"
+            return VARIANTS[name], "none", "none"
         raise
-    return files.variant, stored_format(files.transformer)
+    return files.variant, stored_format(files.transformer), stored_format(files.tower)

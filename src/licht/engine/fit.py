@@ -40,7 +40,7 @@ def fitting_plan(files: ModelFiles, placement: Placement, settled: Settled, batc
         here = replace(here, streams_quantised=False)
     dtype = str(placement.compute_dtype).removeprefix("torch.")
     quant, stored = placement.quant or "none", stored_format(files.transformer)
-    plan = choose(files.variant, asked, here, quant, dtype, stored, batch)
+    plan = choose(files.variant, asked, here, quant, dtype, stored, batch, stored_format(files.tower))
     if plan.fits:
         return plan
     others = alternatives(plan, files.variant)

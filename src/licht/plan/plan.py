@@ -49,13 +49,15 @@ class Machine:
     """Formats that are multiplied without being dequantised."""
     streams_quantised: bool = True
     """Whether matrices that are quantised on loading can be kept elsewhere; a processor has no elsewhere."""
+    maps_files: bool = False
+    """Whether weights are used where they are mapped: of an embedding only the rows of the prompt are then read."""
     measured: bool = False
 
 
 CPU: Final = Machine(
     "cpu",
     0,
-    400 * 2**20,
+    560 * 2**20,
     MappingProxyType({"float32": 1e11, "bfloat16": 4e11, "int8": 6e11}),
     6e8,
     1.5e9,
@@ -69,13 +71,19 @@ GPU: Final = Machine(
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A way to run a model. `stored` is the format that the transformer's file has already."""
+    """A way to run a model. `stored` and `stored_tower` are the formats that the files of both have already."""
 
     residency: Residency
     quant: str
     dtype: str
     banded: bool
     stored: str = "none"
+    stored_tower: str = "none"
+
+    @property
+    def tower_form(self) -> str:
+        """The format of the text tower's layers in memory."""
+        return self.quant if self.quant != "none" else self.stored_tower
 
     @property
     def form(self) -> str:
@@ -130,12 +138,15 @@ class Plan:
         return self.peak_bytes <= self.machine.memory_bytes
 
 
-def setups(quant: str, dtype: str, stored: str = "none") -> Iterator[Setup]:
+def setups(quant: str, dtype: str, stored: str = "none", stored_tower: str = "none") -> Iterator[Setup]:
     """The ways to run in these formats, fastest first."""
-    yield Setup(Residency.RESIDENT, quant, dtype, banded=False, stored=stored)
-    yield Setup(Residency.IN_TURN, quant, dtype, banded=False, stored=stored)
-    yield Setup(Residency.IN_TURN, quant, dtype, banded=True, stored=stored)
-    yield Setup(Residency.STREAMED, quant, dtype, banded=True, stored=stored)
+    for residency, banded in (
+        (Residency.RESIDENT, False),
+        (Residency.IN_TURN, False),
+        (Residency.IN_TURN, True),
+        (Residency.STREAMED, True),
+    ):
+        yield Setup(residency, quant, dtype, banded, stored, stored_tower)
 
 
 def make_plan(variant: Variant, request: Request, machine: Machine, setup: Setup, batch: int = 1) -> Plan:
@@ -147,14 +158,13 @@ def make_plan(variant: Variant, request: Request, machine: Machine, setup: Setup
         "denoise": ("transformer", denoise_work(variant, request, batch, setup.dtype)),
         "decode": ("autoencoder", decode_work(variant, request, setup.dtype, setup.banded)),
     }
-    weights = _weights(variant, request, setup)
+    weights = _weights(variant, request, machine, setup)
     stages = []
     for name, (part, work) in works.items():
         if name == "encode_references" and not request.images:
             continue
         parts = weights if setup.residency is Residency.RESIDENT else {part: weights[part]}
-        needs_slices = part != "autoencoder" and setup.form != "none" and setup.form not in machine.native
-        beside = work.memory_bytes + machine.overhead_bytes + (SLICE_BYTES if needs_slices else 0)
+        beside = work.memory_bytes + machine.overhead_bytes + _conversion_bytes(variant, machine, setup, part)
         stages.append(Stage(name, dict(parts), beside, _seconds(variant, request, machine, setup, part, work)))
     return Plan(variant.name, request, machine, setup, tuple(stages))
 
@@ -167,9 +177,10 @@ def choose(
     dtype: str,
     stored: str = "none",
     batch: int = 1,
+    stored_tower: str = "none",
 ) -> Plan:
     """The fastest plan in these formats that fits, or the smallest one if none does."""
-    ways = list(setups(quant, dtype, stored))
+    ways = list(setups(quant, dtype, stored, stored_tower))
     if quant != "none" and not machine.streams_quantised:
         ways = [setup for setup in ways if setup.residency is not Residency.STREAMED]
     plans = [make_plan(variant, request, machine, setup, batch) for setup in ways]
@@ -179,14 +190,18 @@ def choose(
 def alternatives(plan: Plan, variant: Variant, limit: int = 3) -> list[Plan]:
     """Other plans that fit: in smaller formats, and if none of those fits, at smaller sizes. The nearest come first."""
     machine, setup = plan.machine, plan.setup
+
+    def other(form: str, size: Size) -> Plan:
+        request = replace(plan.request, size=size)
+        return choose(variant, request, machine, form, setup.dtype, setup.stored, stored_tower=setup.stored_tower)
+
     small = [form for form in ("fp8" if "fp8" in machine.native else "int8", "q4") if form != setup.form]
-    found = [choose(variant, plan.request, machine, form, setup.dtype, setup.stored) for form in small]
-    found = [other for other in found if other.fits]
+    found = [one for form in small if (one := other(form, plan.request.size)).fits]
     for size in _smaller(plan.request.size) if not found and not plan.fits else ():
         for form in (setup.quant, *small):
-            other = choose(variant, replace(plan.request, size=size), machine, form, setup.dtype, setup.stored)
-            if other.fits:
-                return [other]
+            smaller = other(form, size)
+            if smaller.fits:
+                return [smaller]
     return found[:limit]
 
 
@@ -200,22 +215,37 @@ def _smaller(size: Size) -> Iterator[Size]:
         scale *= 0.9
 
 
-def _weights(variant: Variant, request: Request, setup: Setup) -> dict[str, int]:
+def _weights(variant: Variant, request: Request, machine: Machine, setup: Setup) -> dict[str, int]:
     """Bytes of each part on the device."""
+    embedding = variant.text.tower.vocab_size * variant.text.tower.hidden_size
+    unread = sizes.bytes_of(embedding, setup.dtype) if machine.maps_files and setup.dtype == "bfloat16" else 0
     streamed = setup.residency is Residency.STREAMED
     tower = sizes.streamed_tower_bytes if streamed else sizes.tower_bytes
     transformer = sizes.streamed_transformer_bytes if streamed else sizes.transformer_bytes
     return {
-        "text tower": tower(variant.text, setup.dtype, setup.quant),
+        "text tower": tower(variant.text, setup.dtype, setup.tower_form) - unread,
         "transformer": transformer(variant.transformer, setup.dtype, setup.form) + request.lora_bytes,
         "autoencoder": sizes.bytes_of(sizes.autoencoder_weights(variant.autoencoder), setup.dtype),
     }
 
 
+def _conversion_bytes(variant: Variant, machine: Machine, setup: Setup, part: str) -> int:
+    """What turning stored weights into those that are multiplied takes for a moment."""
+    form = {"text tower": setup.tower_form, "transformer": setup.form, "autoencoder": "none"}[part]
+    if form == "none":
+        return 0
+    if form not in machine.native:
+        return SLICE_BYTES
+    # a processor's integers are rearranged: two more copies of one matrix
+    largest = sizes.largest_matrix(variant.transformer if part == "transformer" else variant.text)
+    return 2 * sizes.bytes_of(largest, form) if form == "int8" and machine.maps_files else 0
+
+
 def _seconds(variant: Variant, request: Request, machine: Machine, setup: Setup, part: str, work: Work) -> float:
-    """Arithmetic, dequantising and streaming, one after the other."""
-    native = setup.form in machine.native and part != "autoencoder"
-    seconds = work.operations / machine.operations_per_s[setup.form if native else setup.dtype]
+    """Arithmetic after dequantising, while blocks are streamed."""
+    form = setup.tower_form if part == "text tower" else setup.form
+    native = form in machine.native and part != "autoencoder"
+    seconds = work.operations / machine.operations_per_s[form if native else setup.dtype]
     if part == "autoencoder":
         return seconds
     runs, blocks = 1, variant.text.layers_used * sizes.tower_layer_weights(variant.text)
@@ -223,9 +253,9 @@ def _seconds(variant: Variant, request: Request, machine: Machine, setup: Setup,
         double, single = sizes.block_weights(variant.transformer)
         runs = request.num * (request.steps or variant.default_steps)
         blocks = variant.transformer.depth * double + variant.transformer.depth_single_blocks * single
-    if setup.form != "none" and not native:
+    if form != "none" and not native:
         seconds += runs * blocks / machine.dequantised_per_s
     if setup.residency is Residency.STREAMED:
-        form = setup.form if setup.form != "none" else setup.dtype
-        seconds += runs * sizes.bytes_of(blocks, form) / machine.streamed_bytes_per_s
+        form = form if form != "none" else setup.dtype
+        seconds = max(seconds, runs * sizes.bytes_of(blocks, form) / machine.streamed_bytes_per_s)
     return seconds

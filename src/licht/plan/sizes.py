@@ -41,6 +41,13 @@ def block_weights(config: TransformerConfig) -> tuple[int, int]:
     return 2 * (4 * h * h + 3 * m * h), 4 * h * h + 3 * m * h
 
 
+def largest_matrix(config: TransformerConfig | TextConfig) -> int:
+    """Entries of the largest matrix of any block."""
+    if isinstance(config, TextConfig):
+        return config.tower.hidden_size * config.tower.intermediate_size
+    return config.hidden_size * (3 * config.hidden_size + 2 * config.mlp_hidden_size)
+
+
 def transformer_bytes(config: TransformerConfig, dtype: str, quant: str) -> int:
     """The blocks' matrices in `quant` ("none" for `dtype`), everything else in `dtype`."""
     double, single = block_weights(config)

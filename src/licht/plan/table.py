@@ -20,6 +20,13 @@ _UNITS: Final = {
     "MIB": 2**20,
     "GIB": 2**30,
 }
+_MEANINGS: Final = {
+    "resident": "everything is loaded at once and stays",
+    "in turn": "what a stage needs is loaded for it and released after it",
+    "streamed": "two blocks of a network are on the device at a time; the others wait in memory or on disk",
+    "decoder in bands": "pictures are encoded and decoded some rows at a time, without seams",
+}
+"""What the words of a setup's label mean."""
 _MEMORY: Final = re.compile(r"\s*(\d{1,15}(?:\.\d{1,3})?)\s*([A-Za-z]{0,3})\s*")
 
 
@@ -64,18 +71,23 @@ def lines(plan: Plan, others: Sequence[Plan]) -> list[str]:
     ]
     verdict = "fits" if plan.fits else "does NOT fit"
     rates = "measured rates" if machine.measured else "default rates; licht plan --calibrate measures this machine"
-    out = [f"{what} ({plan.setup.label})", "", *(line.rstrip() for line in table), ""]
+    out = [f"{what} ({plan.setup.label})"]
     out.append(f"peak {gib(plan.peak_bytes)} of {gib(machine.memory_bytes)}: {verdict}")
-    out.append(f"expected time about {duration(plan.seconds)} ({rates})")
+    out.append(f"expected time about {duration(plan.seconds)} on {machine.name} ({rates})")
+    out += ["", *(line.rstrip() for line in table), ""]
+    out += [f"{word}: {meaning}" for word, meaning in _MEANINGS.items() if word in plan.setup.label]
     if others:
         out += ["", "alternatives that fit:" if not plan.fits else "other ways:"]
         out += [f"  {_short(plan, other)}" for other in others]
+    elif not plan.fits:
+        out += ["", "no format, no size and no streaming makes it fit; use a smaller model or more memory"]
     return out
 
 
 def _short(plan: Plan, other: Plan) -> str:
     size = f" at {other.request.size}" if other.request.size != plan.request.size else ""
-    return f"{other.setup.label}{size}: peak {gib(other.peak_bytes)}, about {duration(other.seconds)}"
+    option = f" (--quant {other.setup.quant})" if other.setup.quant != plan.setup.quant else ""
+    return f"{other.setup.label}{size}{option}: peak {gib(other.peak_bytes)}, about {duration(other.seconds)}"
 
 
 def as_json(plan: Plan, others: Sequence[Plan]) -> dict[str, Any]:
