@@ -62,6 +62,7 @@ CPU: Final = Machine(
     6e8,
     1.5e9,
     streams_quantised=False,
+    maps_files=True,
 )
 GPU: Final = Machine(
     "gpu", 0, 600 * 2**20, MappingProxyType({"float32": 4e13, "bfloat16": 2e14, "fp8": 3e14}), 2e11, 1.5e10, ("fp8",)
