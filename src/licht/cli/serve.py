@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from licht.upsample.ask import Upsampler
 
 _API_STOP_S = 5
+_SWITCH_S = 0.001
 _FIRST_KEY = "first-key"
 _NON_COMMERCIAL = "non-commercial"
 
@@ -202,6 +203,7 @@ def _listen(host: str, port: int) -> "socket.socket":
 
 
 def _run_api(settings: "Settings", supervised_fd: int | None) -> None:
+    import gc
     import socket
 
     import uvicorn
@@ -222,6 +224,11 @@ def _run_api(settings: "Settings", supervised_fd: int | None) -> None:
         listening = socket.socket(fileno=supervised_fd)
     else:
         listening = _listen(settings.server.host, settings.server.port)
+    # what was loaded stays: without this, each full collection looks through all of it while callers wait
+    gc.collect()
+    gc.freeze()
+    # the loop gets its turn while a thread is busy with a row
+    sys.setswitchinterval(_SWITCH_S)
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -18,6 +18,8 @@ _POLL_S: Final = 0.1
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
 _REFUSED: Final = 2
+_LONGEST_PAUSE_AFTER_KILL_S: Final = 0.4
+"""What was killed has not failed by itself, and does best to be back soon."""
 _STEADY_S: Final = 30.0
 """After a run of this length a process cannot have refused its settings, and the pauses begin anew."""
 
@@ -98,7 +100,8 @@ class Supervisor:
         ran_s = now - kept.started_at
         _close(kept.process)
         kept.process = None
-        kept.pause_s = _FIRST_PAUSE_S if ran_s > _STEADY_S else min(kept.pause_s * 2, _LONGEST_PAUSE_S)
+        longest_s = _LONGEST_PAUSE_AFTER_KILL_S if code < 0 else _LONGEST_PAUSE_S
+        kept.pause_s = _FIRST_PAUSE_S if ran_s > _STEADY_S else min(kept.pause_s * 2, longest_s)
         kept.start_at = now + kept.pause_s
         if code == _REFUSED and ran_s < _STEADY_S:
             return True

@@ -15,6 +15,7 @@ _LOG: Final = logging.getLogger(__name__)
 _WEBHOOK_LOOK_S: Final = 0.5
 _REAP_S: Final = 1.0
 _PURGE_S: Final = 600.0
+_CHECKPOINT_S: Final = 2.0
 _SILENT_WORKER_S: Final = 3600.0
 
 
@@ -65,6 +66,7 @@ def start(parts: Parts) -> list[asyncio.Task[None]]:
         (deliver, _WEBHOOK_LOOK_S),
         (lambda: reap(parts), _REAP_S),
         (lambda: purge(parts), _PURGE_S),
+        (lambda: asyncio.to_thread(parts.database.checkpoint), _CHECKPOINT_S),
     ]
     return [asyncio.create_task(_for_ever(duty, pause_s)) for duty, pause_s in duties]
 

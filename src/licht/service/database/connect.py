@@ -14,6 +14,8 @@ from licht.core.errors import InvalidSettings, NotAvailable
 
 _BUSY_TIMEOUT_S: Final = 30
 _LOOK_S: Final = 0.001
+_LONGEST_LOG_PAGES: Final = 16_384
+"""64 MiB, should nobody call `checkpoint`."""
 _POOL_SIZE: Final = 8
 
 
@@ -66,12 +68,19 @@ class Database:
             # SQLAlchemy's "begin" event below starts a deferred transaction for it
             yield connection.execution_options(licht_read=True)
 
+    def checkpoint(self) -> None:
+        """Copy SQLite's log into its file as far as nobody has to wait for it; to be called every few seconds."""
+        self._checkpoint("PASSIVE")
+
     def compact(self) -> None:
         """After something was deleted: leave nothing of it in SQLite's log. PostgreSQL sees to that by itself."""
+        self._checkpoint("TRUNCATE")
+
+    def _checkpoint(self, how: str) -> None:
         if self.is_sqlite:
             with _available(), self._light.connect() as connection:
                 raw: Any = connection.connection.dbapi_connection
-                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                raw.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -102,6 +111,8 @@ def _sqlite_engine(url: str, synchronous: str) -> Engine:
             "temp_store=MEMORY",
             # what is deleted is overwritten, not only let go of
             "secure_delete=ON",
+            # copying the log into the file takes many times what a commit does: `checkpoint` does it beside the callers
+            f"wal_autocheckpoint={_LONGEST_LOG_PAGES}",
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
