@@ -109,5 +109,5 @@ export function Arena() {
       ${same && html`<p class="error">${t("Both are the same; let them differ in something.")}</p>`}
       <${Button} kind="primary" disabled=${busy || same || !now.prompt.trim()} onClick=${begin}>${t("Draw both")}<//>
     </section>`}
-    <section class="standings"><h2>${t("Standings")}${table && table.votes > 0 && html` <span class="hint">${t("{n} votes", { n: table.votes })}</span>`}</h2><${Standings} table=${table} /></section>`;
+    <section class="standings"><h2>${t("Standings")}${table && table.votes > 0 && html` <span class="hint">${t("Votes: {n}", { n: table.votes })}</span>`}</h2><${Standings} table=${table} /></section>`;
 }

@@ -13,6 +13,8 @@ import { Stage } from "./stage.js";
 import { useLive } from "./live.js";
 
 const PLAN_MS = 300;
+/** Below this width the pictures come after the form: see views.css. */
+const NARROW_PX = 820;
 
 /** What a request would cost and take, asked while one types. */
 function usePlan(body) {
@@ -70,6 +72,7 @@ function Composer() {
     try {
       const [first] = await submit({ ...body, ...changes }, token.current);
       token.current = null;
+      if (innerWidth <= NARROW_PX) document.querySelector(".stage").scrollIntoView({ behavior: "smooth" });
       if (changes.steps === PREVIEW_STEPS || now.seedLocked) draft.change({ seed: first.seed, seedLocked: true });
       else draft.change({ seed: null });
     } catch (caught) {

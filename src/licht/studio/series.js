@@ -176,7 +176,7 @@ const EXAMPLE = {
   frames: [
     { prompt: "@hero on a gray floor, light from the left" },
     { prompt: "@hero to the left of a large shiny red sphere on a gray floor" },
-    { prompt: "@hero on top of a large matte yellow cube on a gray floor" },
+    { prompt: "@hero to the right of a large matte yellow cylinder on a gray floor" },
   ],
 };
 

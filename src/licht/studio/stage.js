@@ -57,7 +57,7 @@ const shownWidth = (job) => Math.max(560, job.width * 2);
 
 export function Tile({ job, onOpen }) {
   const ready = job.state === "ready";
-  return html`<article class=${`tile ${job.state}`} style=${{ aspectRatio: `${job.width} / ${job.height}`, maxWidth: `${shownWidth(job)}px` }}>
+  return html`<article class=${`tile ${job.state}`} data-job=${job.id} style=${{ aspectRatio: `${job.width} / ${job.height}`, maxWidth: `${shownWidth(job)}px` }}>
     ${!ended(job) && html`<${Making} job=${job} />`}
     ${ended(job) && !ready && html`<${Failed} job=${job} />`}
     ${ready && html`<button type="button" class="open" onClick=${() => onOpen(job.id)} aria-label=${t("Open: {prompt}", { prompt: promptText(job.prompt ?? "").slice(0, 120) })}>
@@ -76,7 +76,7 @@ function Welcome() {
   return html`<div class="welcome">
     <h2>${t("Let there be a picture.")}</h2>
     ${built
-      ? html`<p>${t("The built-in model knows a small world: spheres, cubes, cylinders, cones, rings and capsules, little characters with hats, plain floors and light. It is at its best with one or two things beside each other, and draws at 128 pixels; larger pictures are enlarged.")}</p>`
+      ? html`<p>${t("The built-in model knows a small table-top world: spheres, cubes, cylinders and cones, small or large, matte or shiny, on plain floors. It is at its best with one or two things beside each other, and draws at 128 pixels; larger pictures are enlarged.")}</p>`
       : html`<p>${t("Describe a picture, or begin with one of these.")}</p>`}
     <ul class="samples">
       ${SAMPLES.map(([name, prompt, seed]) => html`<li key=${name}><button type="button" onClick=${() => draft.change({ mode: "prose", prompt, seed, seedLocked: true })}>
