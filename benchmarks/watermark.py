@@ -4,6 +4,11 @@
     .venv/bin/python benchmarks/watermark.py --pictures 200 --wrong-keys 500       # the null hypothesis, keys
     .venv/bin/python benchmarks/watermark.py --blind 2000 --size 256               # the null hypothesis, searches
     .venv/bin/python benchmarks/watermark.py --speed                               # time per megapixel, one core
+    .venv/bin/python benchmarks/watermark.py --others 6                            # beside invisible-watermark
+    .venv/bin/python benchmarks/watermark.py --regenerate 20                       # through the built-in model
+
+`--keep FILE` writes down what is finished, so that a run that was interrupted goes on; `--minutes` ends a run in time.
+`--others` needs the package invisible-watermark. `--plot FILE` draws the null distribution of --blind or --wrong-keys.
 
 The pictures: photographs and textures that ship with scikit-image and matplotlib, in different cuts; pages of text;
 rendered shapes and gradients; and what the built-in model draws, enlarged.
@@ -16,10 +21,11 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -99,7 +105,8 @@ ATTACKS: dict[str, Attack] = {
     "social": lambda image: encoded(resized(image, 0.83), "JPEG", 70),
     "screenshot": lambda image: encoded(resized(cropped(image, 0.80), 0.7), "JPEG", 80),
 }
-PAYLOAD_PROMISED = ("JPEG 75", "resize 0.75", "crop 50 %")
+MESSAGE_BITS = {"licht": 64, "dwtDct": 48, "rivaGan": 32}
+"""What each mark holds; 48 are what the official code embeds."""
 
 
 def cut(source: Image.Image, size: int, seed: int) -> Image.Image:
@@ -178,8 +185,8 @@ def to_image(picture: Picture) -> Image.Image:
     return Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
 
 
-def attacked(task: tuple[int, str, Image.Image]) -> tuple[str, float, dict[str, tuple[float, bool]]]:
-    """Mark one picture and attack it: its kind, PSNR, and for each attack (log10 p, payload exact)."""
+def attacked(task: tuple[int, str, Image.Image]) -> list[Any]:
+    """Mark one picture and attack it: its number, kind, PSNR, and for each attack (log10 p, payload exact)."""
     number, kind, image = task
     mark, payload = Watermark(KEY), int(np.random.default_rng(number).integers(2**63))
     marked = to_image(mark.embed(to_picture(image), payload, nonce=number * 4099 % 2**20))
@@ -188,27 +195,39 @@ def attacked(task: tuple[int, str, Image.Image]) -> tuple[str, float, dict[str, 
     for name, attack in ATTACKS.items():
         detection = mark.detect(to_picture(attack(marked)))
         found[name] = math.log10(max(detection.p, 1e-300)), detection.payload == payload
-    return kind, 10 * math.log10(255**2 / error), found
+    return [number, kind, 10 * math.log10(255**2 / error), found]
 
 
-def robustness(count: int, size: int, workers: int, kept: Path | None) -> dict[str, object]:
-    """The table of attacks. `kept` holds finished pictures, one a line: a run that was interrupted goes on there."""
-    done = (
-        {row[0]: row[1:] for line in kept.read_text().splitlines() for row in [json.loads(line)]}
-        if kept and kept.exists()
-        else {}
-    )
-    tasks = [(number, kind, image) for number, (kind, image) in enumerate(pictures(count, size)) if number not in done]
-    np.random.default_rng(0).shuffle(tasks)
+def kept_rows(kept: Path | None) -> list[list[Any]]:
+    """What earlier runs have finished, one JSON list a line."""
+    return [json.loads(line) for line in kept.read_text().splitlines()] if kept and kept.exists() else []
+
+
+def finish(
+    job: Callable[[Any], Any], tasks: Sequence[Any], workers: int, kept: Path | None, minutes: float
+) -> Iterator[Any]:
+    """`job` of every task, written to `kept` as it is finished; no task is begun after `minutes`."""
+    until = time.monotonic() + 60 * minutes
     with ProcessPoolExecutor(workers) as pool:
-        for task, result in zip(tasks, pool.map(attacked, tasks), strict=True):
-            done[task[0]] = list(result)
-            if kept:
-                with kept.open("a") as file:
-                    file.write(json.dumps([task[0], *result]) + "\n")
-            if len(done) % 20 == 0:
-                print(f"{len(done)} of {count} pictures", flush=True)
-    return summary([(kind, psnr, found) for kind, psnr, found in done.values()], size)
+        for start in range(0, len(tasks), 4 * workers):
+            if time.monotonic() > until:
+                print(f"{start} of {len(tasks)} finished in time; run it again to go on", flush=True)
+                return
+            for result in pool.map(job, tasks[start : start + 4 * workers]):
+                if kept:
+                    with kept.open("a") as file:
+                        file.write(json.dumps(result) + "\n")
+                yield result
+
+
+def robustness(count: int, size: int, workers: int, kept: Path | None, minutes: float) -> dict[str, object]:
+    """The table of attacks. `kept` holds finished pictures: a run that was interrupted goes on there."""
+    done = kept_rows(kept)
+    known = {row[0] for row in done}
+    tasks = [(number, kind, image) for number, (kind, image) in enumerate(pictures(count, size)) if number not in known]
+    np.random.default_rng(0).shuffle(tasks)
+    done += finish(attacked, tasks, workers, kept, minutes)
+    return summary([(kind, psnr, found) for _, kind, psnr, found in done], size)
 
 
 def summary(results: list[tuple[str, float, dict[str, tuple[float, bool]]]], size: int) -> dict[str, object]:
@@ -240,7 +259,7 @@ def summary(results: list[tuple[str, float, dict[str, tuple[float, bool]]]], siz
     }
 
 
-def wrong_keys(count: int, size: int, keys: int) -> dict[str, object]:
+def wrong_keys(count: int, size: int, keys: int, drawn: Path | None) -> dict[str, object]:
     """p-values of single looks with keys that marked nothing, whitening shared: they must be uniform."""
     values = []
     for number, (_, image) in enumerate(pictures(count, size)):
@@ -253,21 +272,29 @@ def wrong_keys(count: int, size: int, keys: int) -> dict[str, object]:
             known = slots == PILOT
             z = float((cells * signs)[known].sum() / math.sqrt(np.square(cells[known]).sum()))
             values.append(0.5 * math.erfc(z / math.sqrt(2)))
+    if drawn:
+        plot(values, drawn, f"{len(values):,} wrong keys")
     return {"trials": len(values), **against_uniform(values)}
 
 
-def searched(task: tuple[int, Image.Image]) -> float:
-    """The p-value of one full search with a key that marked nothing."""
+def searched(task: tuple[int, Image.Image]) -> list[Any]:
+    """[number, p-value] of one full search with a key that marked nothing."""
     number, image = task
-    return Watermark(np.random.default_rng(number).bytes(32)).detect(to_picture(image)).p
+    return [number, Watermark(np.random.default_rng(number).bytes(32)).detect(to_picture(image)).p]
 
 
-def blind(count: int, size: int, workers: int) -> dict[str, object]:
+def blind(
+    count: int, size: int, workers: int, kept: Path | None, minutes: float, drawn: Path | None
+) -> dict[str, object]:
     """p-values of full searches."""
     base = [image for _, image in pictures(min(count, 200), size)]
-    tasks = ((number, base[number % len(base)]) for number in range(count))
-    with ProcessPoolExecutor(workers) as pool:
-        values = list(pool.map(searched, tasks, chunksize=8))
+    done = kept_rows(kept)
+    known = {row[0] for row in done}
+    tasks = [(number, base[number % len(base)]) for number in range(count) if number not in known]
+    done += finish(searched, tasks, workers, kept, minutes)
+    values = [p for _, p in done]
+    if drawn:
+        plot(values, drawn, f"{len(values):,} full searches")
     return {"searches": len(values), "size_px": size, **against_uniform(values)}
 
 
@@ -283,8 +310,125 @@ def against_uniform(values: list[float]) -> dict[str, object]:
     return {"smallest": min(values), "counts": rows}
 
 
+def bits_of(method: str, count: int) -> Callable[[Image.Image], list[int]]:
+    """Reads the bits of invisible-watermark."""
+    from imwatermark import WatermarkDecoder
+
+    decoder = WatermarkDecoder("bits", count)
+    return lambda image: [int(bit) for bit in decoder.decode(np.asarray(image)[:, :, ::-1].copy(), method)]
+
+
+def others(count: int, size: int, minutes: float, methods: Sequence[str]) -> dict[str, object]:
+    """invisible-watermark beside ours, on the same pictures: bits right, whole messages right, PSNR, seconds."""
+    from imwatermark import WatermarkEncoder
+
+    if "rivaGan" in methods:
+        WatermarkEncoder.loadModel()
+    until, rng = time.monotonic() + 60 * minutes, np.random.default_rng(0)
+    found: dict[str, dict[str, list[tuple[float, bool]]]] = {name: {} for name in methods}
+    psnr: dict[str, list[float]] = {name: [] for name in found}
+    files = source_files()["photograph"]
+    done = 0
+    while done < count and time.monotonic() < until:
+        image = cut(Image.open(files[done % len(files)]).convert("RGB"), size, done)
+        for method in methods:
+            bits = MESSAGE_BITS[method]
+            message = [int(bit) for bit in rng.integers(0, 2, bits)]
+            if method == "licht":
+                read: Callable[[Image.Image], list[int]] = partial(_read_ours, bits)
+                payload = int("".join(map(str, message)), 2)
+                marked = to_image(Watermark(KEY).embed(to_picture(image), payload))
+            else:
+                encoder = WatermarkEncoder()
+                encoder.set_watermark("bits", message)
+                made = np.clip(encoder.encode(np.asarray(image)[:, :, ::-1].copy(), method), 0, 255)
+                marked = Image.fromarray(made.astype(np.uint8)[:, :, ::-1].copy())
+                read = bits_of(method, bits)
+            error = np.mean(np.square(np.asarray(image, float) - np.asarray(marked, float)))
+            psnr[method].append(10 * math.log10(255**2 / error))
+            for name, attack in ATTACKS.items():
+                same = [a == b for a, b in zip(read(attack(marked)), message, strict=True)]
+                found[method].setdefault(name, []).append((sum(same) / bits, all(same)))
+        done += 1
+        print(f"{done} of {count} pictures", flush=True)
+    table: dict[str, object] = {}
+    for name in ATTACKS:
+        row = {method: rows[name] for method, rows in found.items()}
+        line = {m: [round(statistics.mean(bits for bits, _ in r), 3), sum(e for _, e in r)] for m, r in row.items()}
+        table[name] = line
+        print(f"{name:<16}" + "".join(f"{m:>10} {bits:.3f} {exact:>3}" for m, (bits, exact) in line.items()))
+    return {
+        "pictures": done,
+        "size_px": size,
+        "psnr_db": {m: round(statistics.mean(v), 2) for m, v in psnr.items()},
+        "bits_right_and_exact": table,
+    }
+
+
+def _read_ours(bits: int, image: Image.Image) -> list[int]:
+    payload = Watermark(KEY).detect(to_picture(image)).payload
+    return [(payload or 0) >> place & 1 for place in reversed(range(bits))] if payload is not None else [-1] * bits
+
+
+def regenerate(count: int, size: int) -> dict[str, object]:
+    """What is left after the built-in autoencoder, and after a pass of the built-in model over the picture."""
+    import licht
+    from licht.engine.stages import decode, encode_reference, join_references
+
+    model = licht.load("nano", policy="off")
+    mark, rows = Watermark(KEY), []
+    for number, (kind, image) in enumerate(pictures(count, size)):
+        marked = mark.embed(to_picture(image), number + 1, nonce=number)
+        latents = encode_reference(model.engine.autoencoder, marked)
+        grid = (latents.shape[2], latents.shape[3])
+        passed = {"autoencoder": decode(model.engine.autoencoder, join_references([latents]).tokens_1RC, grid)}
+        for strength in (0.1, 0.3):
+            drawn = model.generate("a picture", start=to_image(marked), strength=strength, seed=1, steps=10)[0]
+            passed[f"pass of strength {strength}"] = to_picture(drawn.image.convert("RGB"))
+        for name, result in passed.items():
+            error = np.mean(
+                np.square(np.frombuffer(marked.rgb, np.uint8).astype(float) - np.frombuffer(result.rgb, np.uint8))
+            )
+            found = mark.detect(result)
+            rows.append((name, 10 * math.log10(255**2 / error), found.detected, found.payload == number + 1))
+            print(kind, *(round(v, 3) if isinstance(v, float) else v for v in rows[-1]), flush=True)
+    table = {}
+    for name in dict.fromkeys(row[0] for row in rows):
+        mine = [row for row in rows if row[0] == name]
+        table[name] = {
+            "psnr_db": round(statistics.median(row[1] for row in mine), 1),
+            "detected": sum(row[2] for row in mine) / len(mine),
+            "payload": sum(row[3] for row in mine) / len(mine),
+        }
+    return {"pictures": count, "size_px": size, "regenerated": table}
+
+
+def plot(values: list[float], path: Path, title: str) -> None:
+    """Seen against expected shares below each p, both logarithmic, with the 99.9 % band."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "licht"
+    from matplotlib import pyplot as plt
+
+    ordered = np.maximum(np.sort(values), 1e-12)
+    shares = np.arange(1, len(ordered) + 1) / len(ordered)
+    bound = np.logspace(-math.log10(len(ordered)) - 0.5, 0, 200)
+    spread = 3.29 * np.sqrt(bound * (1 - bound) / len(ordered))
+    figure, axes = plt.subplots(figsize=(5, 4))
+    axes.fill_between(bound, np.maximum(bound - spread, 1e-9), bound + spread, color="0.88", label="99.9 % of uniform")
+    axes.plot(bound, bound, color="0.6", linewidth=1)
+    axes.step(ordered, shares, where="post", color="tab:blue", linewidth=1.2, label=title)
+    axes.set(
+        xscale="log", yscale="log", xlabel="p", ylabel="share of p-values below", xlim=(bound[0], 1), ylim=(bound[0], 1)
+    )
+    axes.legend(loc="lower right", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
 def speed(runs: int) -> dict[str, float]:
-    """Medians for one megapixel on one thread: embedding, finding a mark, and finding none."""
+    """Medians of CPU time for one megapixel on one thread: embedding, finding a mark, and finding none."""
     image = cut(Image.open(source_files()["photograph"][0]).convert("RGB"), 1024, 0)
     mark, picture = Watermark(KEY), to_picture(image)
     marked = mark.embed(picture, 1)
@@ -297,9 +441,9 @@ def speed(runs: int) -> dict[str, float]:
     for name, job in jobs.items():
         times = []
         for _ in range(runs):
-            start = time.perf_counter()
+            start = time.process_time()
             job()
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         measured[name] = round(statistics.median(times) * 1000, 1)
     return measured
 
@@ -311,19 +455,28 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="a file that lets an interrupted run go on")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing new after this time")
     parser.add_argument("--wrong-keys", type=int, help="keys a picture")
     parser.add_argument("--blind", type=int, help="full searches")
     parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--others", type=int, help="pictures")
+    parser.add_argument("--marks", nargs="+", choices=MESSAGE_BITS, default=list(MESSAGE_BITS), help="for --others")
+    parser.add_argument("--regenerate", type=int, help="pictures")
+    parser.add_argument("--plot", type=Path, help="an SVG of the null distribution")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     if options.speed:
         result: dict[str, object] = {**speed(11)}
+    elif options.others:
+        result = others(options.others, options.size, options.minutes, options.marks)
+    elif options.regenerate:
+        result = regenerate(options.regenerate, options.size)
     elif options.blind:
-        result = blind(options.blind, options.size, options.workers)
+        result = blind(options.blind, options.size, options.workers, options.keep, options.minutes, options.plot)
     elif options.wrong_keys:
-        result = wrong_keys(options.pictures, options.size, options.wrong_keys)
+        result = wrong_keys(options.pictures, options.size, options.wrong_keys, options.plot)
     else:
-        result = robustness(options.pictures, options.size, options.workers, options.keep)
+        result = robustness(options.pictures, options.size, options.workers, options.keep, options.minutes)
     print(json.dumps({"benchmark": "watermark", **result}))
 
 

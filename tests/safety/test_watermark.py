@@ -113,6 +113,29 @@ def test_it_survives(
     assert found.flipped == flipped
 
 
+def test_a_crop_of_a_busy_picture_is_placed_by_the_sheet(mark: Watermark) -> None:
+    """Where the sinusoids are too weak to tell the place by themselves."""
+    rng = np.random.default_rng(3)
+    busy = to_image(scene()).convert("L")
+    grey = np.asarray(busy, float) + rng.normal(0, 22, (512, 512))
+    given = to_picture(Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB"))
+    whole = to_image(mark.embed(given, PAYLOAD, nonce=99))
+    part = to_picture(whole.crop((157, 201, 413, 457)))
+    assert not any(p < 1e-9 for p in _without_the_sheet(mark, part))
+    found = mark.detect(part)
+    assert (found.detected, found.nonce) == (True, 99)
+
+
+def _without_the_sheet(mark: Watermark, given: Picture) -> list[float]:
+    """The p-values of the first round."""
+    whole, keyed = search.spectrum(search.luminance(given)), mark._patterns
+    return [
+        found.p
+        for pose, centre in search._registered(whole, keyed, search.Pose(1.0, 0.0, 0))
+        for found in search._read(whole, keyed, pose, centre, search.TRIALS[0])
+    ]
+
+
 @pytest.mark.parametrize("turn", [Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.TRANSPOSE])
 def test_every_orientation_is_found(mark: Watermark, marked: Image.Image, turn: Image.Transpose) -> None:
     assert mark.detect(to_picture(marked.transpose(turn))).payload == PAYLOAD

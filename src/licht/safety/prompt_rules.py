@@ -73,13 +73,14 @@ _UNDRESS: Final = _any(
     rf"(?:strip|stripped|disrobe|unclothe)s? (?:off )?(?:the |this |that |my )?{_PERSON}",
     rf"(?:remove|take off|taking off|removing|delete|erase|rip off|tear off|pull off|get rid of)s? (?:all )?(?:of )?"
     rf"(?:the |this |that |my )?{_PERSON}(?: \w+)? {_CLOTHES}",
-    rf"(?:remove|delete|erase|take off|removing|strip)s? (?:all )?(?:the )?{_CLOTHES} (?:from|off|of) (?:the |this |that |my )?"
+    rf"(?:remove|delete|erase|take|taking|pull|pulling|rip|tear|get|lose|take off|removing|strip)s? (?:all )?(?:of )?"
+    rf"(?:the |that |this |her |his |their )?{_CLOTHES} (?:from|off|of|off of) (?:the |this |that |my )?"
     rf"(?:\w+ )?{_PERSON}",
     rf"(?:make|show|turn|render|edit|draw|put|change|depict|leave)s? (?:the |this |that |my )?{_PERSON}"
     r"(?: \w+){0,3} (?:look |appear |to be |be |completely |fully |totally |into )*(?:nude|naked|topless|undressed|unclothed)",
     rf"{_PERSON} (?:without|with no) (?:any |her |his |their )?{_CLOTHES}",
     rf"(?:x-?ray|see) (?:vision )?through (?:the |this )?(?:{_PERSON} )?{_CLOTHES}",
-    r"what (?:she|he|they) looks? like (?:naked|nude|under (?:her|his|their) clothes)",
+    rf"what (?:the |this |that |my )?{_PERSON} looks? like (?:naked|nude|undressed|(?:under|beneath|without) (?:\w+ )?{_CLOTHES})",
 )
 _NOT_UNDRESS: Final = re.compile(
     r"\b(?:mannequin|doll|scarecrow|statue|hanger|chair|washing line|clothes ?line|laundry)(?:'?s)?\b[^.]{0,40}"

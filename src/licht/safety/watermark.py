@@ -17,6 +17,7 @@ from licht.core.errors import InvalidRequest
 from licht.core.request import Picture
 from licht.safety import watermark_search
 from licht.safety.watermark_code import PAYLOAD_BITS, encode
+from licht.safety.watermark_filters import blurred, cells, high_passed
 from licht.safety.watermark_pattern import NONCE_BITS, PILOT, PITCH_PX, SHARES, Floats, Patterns, patterns
 
 PSNR_DB: Final = 43.15
@@ -101,7 +102,7 @@ class Watermark:
         symbols = np.append(encode(payload, self._patterns.check_key), np.float32(1))
         assert symbols.size == PILOT + 1  # noqa: S101 - the last symbol is the known one
         chips_RC = sheet * self._patterns.nonce_layer(nonce, rows, columns) + mark * signs_RC * symbols[slots_RC]
-        return watermark_search.high_passed(chips_RC) + sync * self._patterns.sync_layer(height, width) * _CHIP_RMS
+        return high_passed(chips_RC) + sync * self._patterns.sync_layer(height, width) * _CHIP_RMS
 
 
 _CHIP_RMS: Final = 0.935
@@ -110,9 +111,9 @@ _CHIP_RMS: Final = 0.935
 
 def _mask(image: Image.Image, height: int, width: int) -> Floats:
     """(R, C) around 1: more where the picture is busy, less where the eye would see it or it would be clipped away."""
-    small_RC = watermark_search.cells(image, height, width)
-    detail_RC = watermark_search.high_passed(small_RC)
-    activity_RC = np.sqrt(watermark_search.blurred(detail_RC * detail_RC, 4)) + _FLOOR
+    small_RC = cells(image, height, width)
+    detail_RC = high_passed(small_RC)
+    activity_RC = np.sqrt(blurred(detail_RC * detail_RC, 4)) + _FLOOR
     mask_RC = activity_RC**_EXPONENT
     lowest = mask_RC.min()
     return np.asarray(np.minimum(mask_RC / lowest, _RATIO), np.float32)

@@ -22,10 +22,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from licht.core.request import Picture
 from licht.safety.watermark_code import CODED_BITS, decode
+from licht.safety.watermark_filters import blurred, high_passed, pulse, sampled, smooth_size
 from licht.safety.watermark_pattern import PERIOD_CELLS, PERIOD_PX, PILOT, PITCH_PX, Floats, Patterns
 
 SCALES: Final = (0.45, 2.2)
@@ -45,6 +45,8 @@ TRIALS: Final = (2 * _FIRST_LOOKS, 4 * _SECOND_LOOKS, 4 * _THIRD_LOOKS)
 """How often the p-value's signal is looked at, at most, in each round, divided by the round's share."""
 _CANDIDATES: Final = 24
 """Poses of small pictures that are asked whether their sinusoids agree; large pictures need fewer."""
+_NOTABLE: Final = 3.5
+"""In large pictures the sinusoids' power stands out, and looking at every other pose would take long."""
 _USUAL_SCALES: Final = (0.5, 2 / 3, 0.75, 1.5, 2.0)
 """Asked too: busy pictures drown the power of the sinusoids, and people resize by simple factors."""
 _WINDOW_PX: Final = 1024
@@ -150,7 +152,7 @@ def _looks(whole: Spectrum, coarse: Spectrum, keyed: Patterns) -> Iterator[list[
 def _likely(whole: Spectrum, coarse: Spectrum, keyed: Patterns) -> Iterator[Pose]:
     """`POSES` poses, sharpened: half of them have the most power; of the others in question, those that agree best."""
     small = whole.height * whole.width <= _SMALL_PX
-    candidates = _poses(coarse, keyed, _CANDIDATES if small else POSES)
+    candidates = _poses(coarse, keyed, _CANDIDATES if small else POSES, _NOTABLE if not small else -math.inf)
     first, others = candidates[: POSES // 2], candidates[POSES // 2 :]
     for pose in first:
         yield _power_sharpened(whole, keyed, pose)
@@ -179,36 +181,6 @@ def luminance(picture: Picture) -> Floats:
     """(H, W): the mean of red, green and blue, which is what the mark was added to."""
     pixels = np.frombuffer(picture.rgb, np.uint8).reshape(picture.height, picture.width, 3)
     return pixels.astype(np.float32) @ np.full(3, 1 / 3, np.float32)
-
-
-def cells(image: Image.Image, height: int, width: int) -> Floats:
-    """(R, C): the mean luminance of each cell; cells at the edge may be cut."""
-    small = image.reduce(PITCH_PX).convert("L")
-    return np.asarray(small, np.float32)[:height, :width]
-
-
-def high_passed(values: Floats) -> Floats:
-    """`values` minus their blur with (1 4 6 4 1)/16, twice in both directions, edges mirrored."""
-    return values - _binomial(_binomial(_binomial(_binomial(values)).T).T)
-
-
-def blurred(values: Floats, radius: int) -> Floats:
-    """The mean over squares of 2 `radius` + 1, edges mirrored."""
-    return _box(_box(values, radius).T, radius).T
-
-
-def _binomial(values: Floats) -> Floats:
-    padded = np.pad(values, ((0, 0), (2, 2)), mode="reflect")
-    outer, inner = padded[:, :-4] + padded[:, 4:], padded[:, 1:-3] + padded[:, 3:-1]
-    return np.asarray((outer + 4 * inner + 6 * values) / 16, np.float32)
-
-
-def _box(values: Floats, radius: int) -> Floats:
-    radius = min(radius, values.shape[1] - 1)
-    padded = np.pad(values, ((0, 0), (radius + 1, radius)), mode="symmetric")
-    total = np.cumsum(padded, axis=1, dtype=np.float64)
-    span = 2 * radius + 1
-    return ((total[:, span:] - total[:, :-span]) / span).astype(np.float32)
 
 
 def _middle(values: Floats, side_px: int) -> Floats:
@@ -253,8 +225,11 @@ def _centred(white: NDArray[np.complex64], height: int, width: int) -> NDArray[n
     return np.fft.fftshift(full * down[:, None] * across[None, :])
 
 
-def _poses(coarse: Spectrum, keyed: Patterns, count: int) -> list[Pose]:
-    """The `count` most likely poses, best first: where the sinusoids' places hold the most power."""
+def _poses(coarse: Spectrum, keyed: Patterns, count: int, notable: float) -> list[Pose]:
+    """The `count` most likely poses, best first: where the sinusoids' places hold the most power.
+
+    A pose must stand `notable` standard deviations above the mean of all.
+    """
     finest = 0.55 / (max(coarse.height, coarse.width) * 0.12)
     scales = np.exp(np.arange(math.log(SCALES[0]), math.log(SCALES[1]), finest))
     most = math.radians(ROTATION_DEG)
@@ -265,9 +240,10 @@ def _poses(coarse: Spectrum, keyed: Patterns, count: int) -> list[Pose]:
     for number, orientation in enumerate(_ORIENTATIONS):
         turned_K2 = base_K2 @ np.array(orientation).T
         scores = _scores(doubled, coarse, turned_K2, scales, turns)
+        least = float(scores.mean() + notable * scores.std()) if math.isfinite(notable) else np.finfo(np.float32).min
         for _ in range(count):
             s, t = np.unravel_index(int(scores.argmax()), scores.shape)
-            if scores[s, t] == -np.inf:
+            if scores[s, t] < least:
                 break
             found.append((float(scores[s, t]), Pose(float(scales[s]), float(turns[t]), number)))
             scores[max(0, s - 3) : s + 4, max(0, t - 3) : t + 4] = -np.inf
@@ -518,60 +494,25 @@ def cell_values(whole: Spectrum, pose: Pose, centre: NDArray[np.float64]) -> tup
     matrix = pose.matrix()
     x_RC = (matrix[0, 0] * at_x[None, :] + matrix[0, 1] * at_y[:, None] + middle[0]) * (width / whole.width)
     y_RC = (matrix[1, 0] * at_x[None, :] + matrix[1, 1] * at_y[:, None] + middle[1]) * (height / whole.height)
-    values_RC = high_passed(_sampled(upright, y_RC.astype(np.float32), x_RC.astype(np.float32)))
+    values_RC = high_passed(sampled(upright, y_RC.astype(np.float32), x_RC.astype(np.float32)))
     values_RC /= np.sqrt(blurred(values_RC * values_RC, 5)) + 1e-3 * values_RC.std() + 1e-12
     return np.asarray(np.clip(values_RC, -3, 3), np.float32), rows, columns
 
 
 def _at_scale_one(whole: Spectrum, scale: float) -> tuple[Floats, int, int]:
     """The picture at the marked size, weighted by one over its noise and filtered like the mark's pulses."""
-    height, width = _smooth_size(whole.height / scale), _smooth_size(whole.width / scale)
+    height, width = smooth_size(whole.height / scale), smooth_size(whole.width / scale)
     rows, columns = min(height, whole.height), min(width // 2, whole.width // 2) + 1
     down = np.fft.fftfreq(whole.height)[:, None] * whole.height
     across = np.arange(columns)[None, :]
     kept = whole.white[:, :columns] * whole.weight[:, :columns]
-    kept = kept * _pulse(down / height).astype(np.float32) * _pulse(across / width).astype(np.float32)
+    kept = kept * pulse(down / height).astype(np.float32) * pulse(across / width).astype(np.float32)
     half = (rows - 1) // 2
     resized = np.zeros((height, width // 2 + 1), np.complex64)
     resized[: half + 1, :columns] = kept[: half + 1]
     if half:
         resized[-half:, :columns] = kept[-half:]
     return np.asarray(np.fft.irfft2(resized, (height, width)), np.float32), height, width
-
-
-def _pulse(frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The response of Pillow's bicubic enlargement (a = -1/2) by the pitch, by summing its kernel."""
-    taps = np.arange(-2 * PITCH_PX, 2 * PITCH_PX + 1)
-    x = np.abs(taps) / PITCH_PX
-    kernel = np.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2)
-    response = kernel @ np.cos(2 * np.pi * taps[:, None] * frequencies.reshape(1, -1)) / PITCH_PX
-    return np.where(np.abs(frequencies) <= 0.5, response.reshape(frequencies.shape), 0.0)
-
-
-def _smooth_size(size: float) -> int:
-    """The next whole number with no prime factor above 5: fast to transform."""
-    candidate = max(8, math.ceil(size))
-    while True:
-        rest = candidate
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return candidate
-        candidate += 1
-
-
-def _sampled(values: Floats, y_RC: Floats, x_RC: Floats) -> Floats:
-    """Linear interpolation; 0 outside."""
-    height, width = values.shape
-    inside = (y_RC >= 0) & (x_RC >= 0) & (y_RC <= height - 1) & (x_RC <= width - 1)
-    y_RC, x_RC = np.clip(y_RC, 0, height - 1.001), np.clip(x_RC, 0, width - 1.001)
-    row, column = y_RC.astype(np.int32), x_RC.astype(np.int32)
-    down, right = y_RC - row, x_RC - column
-    index, flat = row * width + column, values.reshape(-1)
-    above = flat[index] * (1 - right) + flat[index + 1] * right
-    below = flat[index + width] * (1 - right) + flat[index + width + 1] * right
-    return np.asarray(np.where(inside, above * (1 - down) + below * down, 0.0), np.float32)
 
 
 def _sheet_agreement(values_RC: Floats, rows: slice, columns: slice, sheet_spectrum: NDArray[np.complex64]) -> Floats:
