@@ -59,7 +59,7 @@ def test_submit_poll_fetch(service: Service) -> None:
 
 def test_every_route_draws(service: Service) -> None:
     for route, tier in built_in_tiers().items():
-        changes = {"image": rgba()} if route == "flux-pro-1.0-fill" else {}
+        changes: dict[str, Any] = {"image": rgba()} if route == "flux-pro-1.0-fill" else {}
         changes |= {"image": encoded(), "top": 16, "width": 0, "height": 0} if route == "flux-pro-1.0-expand" else {}
         told = service.submit(route, output_format="png", **changes)
         service.work()
