@@ -50,7 +50,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "service.retention": ("core", "service.database", "service.queue", "service.storage"),
         "service.api": (
             *("core", "plan", *SAFETY_WITHOUT_TORCH, *SERVICE_BASE, *SERVICE_PARTS),
-            *("service.logs", "service.retention", "service.telemetry"),
+            *("service.logs", "service.retention", "service.telemetry", "upsample.chat"),
         ),
         "service.worker": ("core", "service.queue", "service.storage", "service.telemetry", "generate", "plan", "finish", "upsample"),
         "service.ray": ("core", "service.queue", "service.storage", "generate", "plan"),

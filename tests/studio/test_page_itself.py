@@ -155,6 +155,7 @@ def _audited(desk: Desk) -> list[str]:
     # evaluated by the debugger: the page's own policy would refuse it as a script element
     desk.page.evaluate(script)
     found: dict[str, Any] = desk.page.evaluate("axe.run()")
+    assert len(found["passes"]) > 10
     return [
         f"{violation['id']}: {node['target']} {node['failureSummary'][:200]}"
         for violation in found["violations"]

@@ -3,12 +3,14 @@
 import base64
 import io
 import json
+import tomllib
 import zipfile
 
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+from licht.core.series import Story
 from tests.studio.conftest import OpenDesk
 from tests.studio.desk import RED_AND_BLUE, Desk, png
 
@@ -134,10 +136,12 @@ def test_a_storyboard_of_three_frames(desk: Desk) -> None:
         desk.button("Zip").click()
     with zipfile.ZipFile(download.value.path()) as archive:
         assert archive.testzip() is None
-        assert archive.namelist() == ["01.png", "02.png", "03.png", "sheet.png", "story.json"]
+        assert archive.namelist() == ["frame-01.png", "frame-02.png", "frame-03.png", "sheet.png", "story.toml"]
         for number, frame in enumerate(again["frames"], start=1):
-            assert archive.read(f"{number:02}.png") == desk.file(frame["job"]["id"])
-        assert json.loads(archive.read("story.json"))["title"] == "A cube goes for a walk"
+            assert archive.read(f"frame-{number:02}.png") == desk.file(frame["job"]["id"])
+        told = Story.from_dict(tomllib.loads(archive.read("story.toml").decode()))
+        assert (told.title, len(told.frames)) == ("A cube goes for a walk", 3)
+        assert [frame.seed for frame in told.frames] == [frame["job"]["seed"] for frame in again["frames"]]
         sheet = Image.open(io.BytesIO(archive.read("sheet.png")))
         assert sheet.width > sheet.height / 2
 

@@ -13,8 +13,8 @@ export const FINAL_STEPS = 50;
 
 export const ended = (job) => FINAL.has(job.state);
 
-/** Megapixels that a draft begins with: what the built-in model draws without being enlarged, else one. */
-export const usualMegapixels = (about) => (about?.weights?.startsWith("nano") ? 0.0625 : 1);
+/** Megapixels that a draft begins with: 256 by 256 px where the weights draw small pictures, else one. */
+export const usualMegapixels = (about) => (about?.native && about.native.width * about.native.height < 512 * 512 ? 0.0625 : 1);
 
 /** Width and height in whole tokens of 16 px, for a ratio and an area. */
 export function sizeOf(aspect, megapixels) {

@@ -1,10 +1,9 @@
 // A storyboard: named characters that live across frames, one prompt a frame, one style.
 import { html, useEffect, useRef, useState, Button, Choice, Drop, Field, Icon } from "./ui.js";
-import { ApiError, connection, fileOf, get, post, save } from "./api.js";
+import { ApiError, connection, fileOf, get, pictureOf, post, save, session } from "./api.js";
 import { EMPTY_STORY, story, useStore } from "./state.js";
 import { t } from "./text.js";
 import { addReference, complain, sizeOf, usualMegapixels } from "./jobs.js";
-import { session } from "./api.js";
 import { entryOf, keepAll, PickButton, Picture } from "./pictures.js";
 import { PromptBox } from "./prompt.js";
 import { ModelSelect } from "./controls.js";
@@ -45,11 +44,11 @@ function Frames({ now, names, series, onOpen, onAgain }) {
     ${now.frames.map((frame, index) => {
       const drawn = series?.frames[index];
       return html`<li key=${index} class="frame">
-        ${drawn ? html`<${Tile} job=${drawn.job} onOpen=${onOpen} />` : html`<div class="frame-empty"><b>${index + 1}</b></div>`}
+        ${drawn?.job ? html`<${Tile} job=${drawn.job} onOpen=${onOpen} />` : html`<div class="frame-empty"><b>${index + 1}</b></div>`}
         <${PromptBox} value=${frame.prompt} onInput=${(prompt) => set(index, prompt)} names=${names} label=${t("Frame {n}", { n: index + 1 })} placeholder=${t("What happens in frame {n}?", { n: index + 1 })} rows=${2} />
         <div class="frame-foot">
           ${drawn && html`<${Button} icon="dice" onClick=${() => onAgain(index)}>${t("Draw again")}<//>`}
-          ${drawn?.job.state === "ready" && html`<${Button} icon="reference" label=${t("Use as reference")} onClick=${() => addReference(entryOf(drawn.job))} />`}
+          ${drawn?.job?.state === "ready" && html`<${Button} icon="reference" label=${t("Use as reference")} onClick=${() => addReference(entryOf(drawn.job))} />`}
           ${!series && now.frames.length > 1 && html`<${Button} icon="trash" label=${t("Remove frame {n}", { n: index + 1 })} onClick=${() => story.change({ frames: now.frames.filter((_, other) => other !== index) })} />`}
         </div></li>`;
     })}
@@ -124,10 +123,32 @@ async function sheetOf(series, blobs) {
   return new Promise((done) => canvas.toBlob(done, "image/png"));
 }
 
+/** A value as TOML has it: texts, numbers, lists of them and true or false are written as JSON does. */
+const toml = (name, value) => `${name} = ${JSON.stringify(value)}\n`;
+const told = (values) => Object.entries(values).filter(([, value]) => value !== null && value !== undefined);
+
+/** The story as `licht series` reads it, and the pictures of its characters. Each frame has the seed that drew it. */
+async function storyOf(series) {
+  const { characters = {}, frames, ...rest } = series.story;
+  const pictures = [];
+  let text = told(rest).filter(([, value]) => typeof value !== "object").map(([name, value]) => toml(name, value)).join("");
+  for (const [name, { images, ...more }] of Object.entries(characters)) {
+    const named = [];
+    for (const [index, image] of (images ?? []).entries()) {
+      const blob = await (await fetch(await pictureOf(image))).blob();
+      named.push(`${name}-${index + 1}.${blob.type.replace("image/", "")}`);
+      pictures.push([named.at(-1), await bytesOf(blob)]);
+    }
+    text += `\n[characters.${name}]\n${told({ ...more, images: named }).map(([key, value]) => toml(key, value)).join("")}`;
+  }
+  for (const { prompt, job } of series.frames) text += `\n[[frames]]\n${toml("prompt", prompt)}${job ? toml("seed", job.seed) : ""}`;
+  return [...pictures, ["story.toml", new TextEncoder().encode(text)]];
+}
+
 const bytesOf = async (blob) => new Uint8Array(await blob.arrayBuffer());
 
 function Exports({ series }) {
-  const drawn = series.frames.filter((frame) => frame.job.state === "ready");
+  const drawn = series.frames.filter((frame) => frame.job?.state === "ready");
   const stem = series.title.replace(/[^\w-]+/g, "-").replace(/^-+|-+$/g, "").toLowerCase() || "series";
   const attempt = (work) => async () => {
     try {
@@ -138,9 +159,9 @@ function Exports({ series }) {
   };
   const sheet = attempt(async (blobs) => save(await sheetOf({ ...series, frames: drawn }, blobs), `${stem}-sheet.png`));
   const archive = attempt(async (blobs) => {
-    const files = await Promise.all(blobs.map(async (blob, index) => [`${String(drawn[index].number).padStart(2, "0")}.${blob.type.replace("image/", "")}`, await bytesOf(blob)]));
+    const files = await Promise.all(blobs.map(async (blob, index) => [`frame-${String(drawn[index].number).padStart(2, "0")}.${blob.type.replace("image/", "")}`, await bytesOf(blob)]));
     files.push(["sheet.png", await bytesOf(await sheetOf({ ...series, frames: drawn }, blobs))]);
-    files.push(["story.json", new TextEncoder().encode(`${JSON.stringify(series.story, null, 2)}\n`)]);
+    files.push(...(await storyOf(series)));
     save(zip(files), `${stem}.zip`);
   });
   return html`<${Button} icon="gallery" disabled=${!drawn.length} onClick=${sheet}>${t("Contact sheet")}<//>

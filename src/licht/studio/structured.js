@@ -1,6 +1,6 @@
 // The structured prompt: form and JSON side by side, both live.
 import { html, useEffect, useMemo, useState, Button, Dialog, Field } from "./ui.js";
-import { get } from "./api.js";
+import { get, post, session } from "./api.js";
 import { draft, useStore } from "./state.js";
 import { t } from "./text.js";
 import { complain } from "./jobs.js";
@@ -123,6 +123,18 @@ function DiffWith({ current }) {
 
 export function StructuredEditor({ error, onClose }) {
   const { json, prompt } = useStore(draft);
+  const { about } = useStore(session);
+  const [asking, setAsking] = useState(false);
+  const convert = async () => {
+    setAsking(true);
+    try {
+      write((await post("/v1/prompts/structured", { prompt: prompt.trim() })).prompt);
+    } catch (caught) {
+      complain(caught);
+    } finally {
+      setAsking(false);
+    }
+  };
   const [value, broken] = useMemo(() => parse(json), [json]);
   const [shown, setShown] = useState(value || {});
   const [diff, setDiff] = useState(false);
@@ -134,6 +146,7 @@ export function StructuredEditor({ error, onClose }) {
       <label>${t("Template")} <select value="" onChange=${(event) => event.target.value && write(TEMPLATES[Number(event.target.value)][1])}>
         <option value="">${t("choose")}</option>${TEMPLATES.map(([name], index) => html`<option key=${name} value=${index}>${t(name)}</option>`)}</select></label>
       ${prompt.trim() && html`<${Button} icon="reuse" onClick=${() => write({ ...shown, scene: prompt.trim() })}>${t("Scene from my text")}<//>`}
+      ${prompt.trim() && about?.upsampling && html`<${Button} icon="wand" disabled=${asking} onClick=${convert}>${asking ? t("Thinking …") : t("Structure my text")}<//>`}
       <${Button} icon="compare" aria-pressed=${String(diff)} onClick=${() => setDiff(!diff)}>${t("Differences")}<//>
     </div>
     <div class="structured-sides">

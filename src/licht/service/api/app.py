@@ -22,6 +22,7 @@ from licht.service.api import (
     plan,
     references,
     series,
+    structure,
     studio,
     verify,
 )
@@ -64,6 +65,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     app.include_router(arena.router())
     app.include_router(admin.router())
     app.include_router(studio.router())
+    app.include_router(structure.router())
     add_handlers(app)
     app.add_middleware(
         Surround,

@@ -1,7 +1,7 @@
 """The studio's files, under a policy that lets nothing run but them, and what a page needs to know to begin."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,11 +39,12 @@ class _File:
 
 
 class About(BaseModel):
-    """What this service offers to the key that asks."""
+    """What this service offers to the key that asks. `native` says what the weights do by themselves."""
 
     version: str
     weights: str | None
     ready: bool
+    native: dict[str, Any] | None
     upsampling: bool
     tiers: dict[str, dict[str, Any]]
     key: dict[str, Any]
@@ -93,12 +94,14 @@ def _answer(request: Request, file: _File) -> Response:
 def about(request: Request) -> About:
     """Version, weights, tiers with prices and defaults, and what the key may do."""
     parts, key = parts_of(request), key_of(request)
-    ready = [row.model for row in parts.register.list() if row.ready_at is not None]
+    ready = [row for row in parts.register.list() if row.ready_at is not None]
+    told = ready[0].about if ready else None
     credits_left = key.credits_milli / MILLI if key.credits_milli is not None else None
     return About(
         version=__version__,
-        weights=ready[0] if ready else None,
+        weights=ready[0].model if ready else None,
         ready=bool(ready),
+        native=asdict(told) if told is not None else None,
         upsampling=parts.settings.upsampling.url is not None,
         tiers={name: _tier(tier) for name, tier in parts.tiers.items()},
         key={"name": key.name, "prefix": key.prefix, "scopes": list(key.scopes), "credits": credits_left},
