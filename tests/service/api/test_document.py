@@ -10,7 +10,6 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
 from schemathesis.core.result import Ok
 
 from licht.service.keys import Scope
@@ -55,7 +54,10 @@ def test_nothing_that_is_sent_is_a_defect(service: Service, mode: GenerationMode
             suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         def check(case: Any) -> None:  # noqa: ANN401 - its type depends on the kind of document
-            answers[case.call_and_validate(headers=headers, checks=[not_a_server_error]).status_code] += 1
+            response = case.call(headers=headers)
+            # 503 is in the document: something that is not configured, or not there at the moment
+            assert response.status_code < 500 or response.status_code == 503, (case, response.text)
+            answers[response.status_code] += 1
 
         # nothing can be wrong about a request that has neither a body nor parameters
         with suppress(Unsatisfiable):
