@@ -5,6 +5,7 @@
     .venv/bin/python benchmarks/watermark.py --blind 2000 --size 256               # the null hypothesis, searches
     .venv/bin/python benchmarks/watermark.py --speed                               # time per megapixel, one core
     .venv/bin/python benchmarks/watermark.py --others 6                            # beside invisible-watermark
+    .venv/bin/python benchmarks/watermark.py --small 8                             # 256 and 128 pixels
     .venv/bin/python benchmarks/watermark.py --regenerate 20                       # through the built-in model
 
 `--keep FILE` writes down what is finished, so that a run that was interrupted goes on; `--minutes` ends a run in time.
@@ -370,6 +371,22 @@ def _read_ours(bits: int, image: Image.Image) -> list[int]:
     return [(payload or 0) >> place & 1 for place in reversed(range(bits))] if payload is not None else [-1] * bits
 
 
+def small(count: int) -> dict[str, object]:
+    """Photographs of 256 and 128 pixels, as they are and after JPEG 75: found, and read."""
+    files, mark, table = source_files()["photograph"], Watermark(KEY), {}
+    for size in (256, 128):
+        for name in ("none", "JPEG 75"):
+            found = []
+            for number in range(count):
+                image = cut(Image.open(files[number % len(files)]).convert("RGB"), 512, number)
+                image = image.resize((size, size), Image.Resampling.LANCZOS)
+                marked = to_image(mark.embed(to_picture(image), number + 1, nonce=number))
+                detection = mark.detect(to_picture(ATTACKS[name](marked)))
+                found.append((detection.detected, detection.payload == number + 1))
+            table[f"{size} px, {name}"] = {"detected": sum(d for d, _ in found), "payload": sum(e for _, e in found)}
+    return {"pictures": count, "small": table}
+
+
 def regenerate(count: int, size: int) -> dict[str, object]:
     """What is left after the built-in autoencoder, and after a pass of the built-in model over the picture."""
     import licht
@@ -462,6 +479,7 @@ def main() -> None:
     parser.add_argument("--others", type=int, help="pictures")
     parser.add_argument("--marks", nargs="+", choices=MESSAGE_BITS, default=list(MESSAGE_BITS), help="for --others")
     parser.add_argument("--regenerate", type=int, help="pictures")
+    parser.add_argument("--small", type=int, help="pictures")
     parser.add_argument("--plot", type=Path, help="an SVG of the null distribution")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -469,6 +487,8 @@ def main() -> None:
         result: dict[str, object] = {**speed(11)}
     elif options.others:
         result = others(options.others, options.size, options.minutes, options.marks)
+    elif options.small:
+        result = small(options.small)
     elif options.regenerate:
         result = regenerate(options.regenerate, options.size)
     elif options.blind:
