@@ -38,19 +38,23 @@ def load(
     policy: str = "default",
     autoencoder: str | Path | None = None,
     text_encoder: str | Path | None = None,
+    cache: str | Path | None = None,
 ) -> Model:
     """Open a model by name, folder or file; weights are read when they are first needed.
 
     `variant` says what kind a checkpoint is where it does not say so itself. `autoencoder` and `text_encoder`
     complete a transformer in a single file. `quant` quantises the large matrices while they are read: fp8, int8, q4 or
-    nvfp4; `ignore_plan` draws even what is planned not to fit into memory. Raises `UnknownModel`, `AmbiguousModel`, `InvalidCheckpoint`.
+    nvfp4; `ignore_plan` draws even what is planned not to fit into memory. `cache` is a folder in which encoded prompts
+    and references outlive the process. Raises `UnknownModel`, `AmbiguousModel`, `InvalidCheckpoint`.
     """
     # imported here: the service's API process and `licht --help` must not pay for torch
     from licht.checkpoint.catalog import find_model
+    from licht.engine.cache import CacheChoice
     from licht.engine.engine import Choice, Engine
     from licht.generate import Model
     from licht.safety.policy import parse_policy
 
     settled = parse_policy(policy)
     parts = (Path(part) if part is not None else None for part in (autoencoder, text_encoder))
-    return Model(Engine(find_model(str(model), variant, *parts), Choice(device, dtype, quant, ignore_plan)), settled)
+    choice = Choice(device, dtype, quant, ignore_plan, CacheChoice(folder=None if cache is None else Path(cache)))
+    return Model(Engine(find_model(str(model), variant, *parts), choice), settled)

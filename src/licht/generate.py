@@ -30,6 +30,7 @@ from licht.core.request import (
 )
 from licht.core.sizes import Size, parse_size, require_whole
 from licht.engine.engine import Engine
+from licht.engine.latents import Latents
 from licht.finish import Finish, apply_finish, parse_finish
 from licht.model.variants import Tower
 from licht.safety import policy as door
@@ -198,6 +199,16 @@ class Model:
                 "shorten it, or drop --strict-length",
                 field="prompt",
             )
+
+    def encode(self, picture: Picture) -> Latents:
+        """The latents of a picture, which every model with the same autoencoder understands. Raises `InvalidRequest`."""
+        door.admit(ImageRequest("", (0,), start=Start(picture)), self.policy)
+        return self.engine.encode(picture)
+
+    def decode(self, latents: Latents, file_format: str = "PNG") -> Released:
+        """The picture of latents, through the door. Raises `InvalidRequest` for those of another autoencoder."""
+        making = Making(self.name, weights_hash(self.engine.files.autoencoder.paths))
+        return door.release(self.engine.decode(latents), self.policy, file_format, making)
 
     def _release(self, drawn: ImageResult, file_format: str, request: ImageRequest, delivery: Delivery) -> Result:
         drawn = replace(drawn, picture=apply_finish(drawn.picture, delivery.finish, drawn.seed))

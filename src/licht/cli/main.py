@@ -15,7 +15,9 @@ from licht import __version__
 from licht.cli.again import again
 from licht.cli.batch import batch
 from licht.cli.convert import convert
+from licht.cli.decode import decode
 from licht.cli.doctor import doctor
+from licht.cli.encode import encode
 from licht.cli.eval import evaluate
 from licht.cli.export import export
 from licht.cli.generate import generate
@@ -49,6 +51,8 @@ app.command()(batch)
 app.command()(series)
 app.command()(inspect)
 app.command()(again)
+app.command()(encode)
+app.command()(decode)
 app.add_typer(prompt, name="prompt")
 app.add_typer(models, name="models")
 app.command()(doctor)

@@ -17,6 +17,7 @@ from licht.core.request import ImageRequest, ImageResult, Picture, Preview, Prog
 from licht.engine import stages
 from licht.engine.cache import CacheChoice
 from licht.engine.fit import fitting_plan, held_bytes
+from licht.engine.latents import Latents, decode_latents, encode_picture
 from licht.engine.loras import LoraShelf
 from licht.engine.offload import release, stream_blocks
 from licht.engine.pictures import cover
@@ -131,6 +132,16 @@ class Engine:
             self.unload()
             self._streamed = streamed
         return setup
+
+    def encode(self, picture: Picture) -> Latents:
+        """The latents of a picture. Raises `InvalidRequest` for a size that cannot be drawn, `OutOfMemory`."""
+        with _memory_errors(self.placement.device):
+            return encode_picture(self.autoencoder, picture)
+
+    def decode(self, latents: Latents) -> Picture:
+        """The picture of latents, not yet released. Raises `InvalidRequest` if they are of another autoencoder."""
+        with _memory_errors(self.placement.device):
+            return decode_latents(self.autoencoder, latents)
 
     def unload(self) -> None:
         """Let go of every network."""

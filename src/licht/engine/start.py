@@ -66,7 +66,7 @@ def canvas_of(request: ImageRequest, variant: Variant) -> Canvas | None:
     whole, mask_HW = _whole(request)
     padded = ceil_to_tokens(whole.width, whole.height)
     native = native_size(padded, variant.trained_sizes)
-    picture = _resized(_filled(whole, (0, padded.width - whole.width), (0, padded.height - whole.height)), native)
+    picture = _resized(filled(whole, (0, padded.width - whole.width), (0, padded.height - whole.height)), native)
     canvas = Canvas(picture, whole, padded, request.start.strength)
     if mask_HW is None:
         return canvas
@@ -96,10 +96,10 @@ def _whole(request: ImageRequest) -> tuple[Picture, Bytes | None]:
     if extend is None:
         return start, mask_HW
     across, down = (extend.left, extend.right), (extend.top, extend.bottom)
-    return _filled(start, across, down), np.pad(mask_HW, (down, across), constant_values=255)
+    return filled(start, across, down), np.pad(mask_HW, (down, across), constant_values=255)
 
 
-def _filled(picture: Picture, across: tuple[int, int], down: tuple[int, int]) -> Picture:
+def filled(picture: Picture, across: tuple[int, int], down: tuple[int, int]) -> Picture:
     """`picture` with (left, right) and (top, bottom) pixels more, which mirror it."""
     if not any((*across, *down)):
         return picture
