@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI
 
 from licht import __version__
+from licht.service import links
 from licht.service.api import (
     admin,
     arena,
@@ -34,11 +36,28 @@ from licht.service.api.parts import Parts, open_parts
 from licht.service.api.surround import Surround
 from licht.service.settings import Settings
 
+OPEN_PATHS: Final = ("/livez", "/readyz", "/v1/get_result", f"{links.PATH}{{job_id}}")
+"""Paths of the document that need no key."""
+
+
+class _Application(FastAPI):
+    """FastAPI, with a document that says which routes need no key."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, made once."""
+        made = self.openapi_schema is not None
+        document = super().openapi()
+        if not made:
+            for path in OPEN_PATHS:
+                for operation in document["paths"][path].values():
+                    operation["security"] = []
+        return document
+
 
 def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     """Build the application; the database is opened and migrated now, so that mistakes are seen before listening."""
     opened = parts or open_parts(settings)
-    app = FastAPI(
+    app = _Application(
         title="Licht",
         summary="FLUX.2 on your own hardware, over the protocol of the hosted API",
         version=__version__,

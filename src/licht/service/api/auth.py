@@ -1,9 +1,10 @@
 """One dependency for every route: what a route asks for is written on it, and a route without a word stays shut."""
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException, Request, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from licht.core.errors import NotAuthenticated, NotPermitted
 from licht.service.api.parts import parts_of
@@ -36,8 +37,19 @@ def access_of(endpoint: object) -> str | None:
     return getattr(endpoint, _MARK, None)
 
 
-def authenticate(request: Request) -> None:
-    """Let a request through to a route, and keep its key. Runs in a thread; raises what becomes 403 or 422."""
+_HEADER: Final = APIKeyHeader(name="x-key", auto_error=False, description="A key of this service")
+_BEARER: Final = HTTPBearer(auto_error=False, description="The same key")
+
+
+def authenticate(
+    request: Request,
+    _key: Annotated[str | None, Security(_HEADER)] = None,
+    _token: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
+) -> None:
+    """Let a request through to a route, and keep its key. Runs in a thread; raises what becomes 403 or 422.
+
+    `_key` and `_token` are there for the document only.
+    """
     access = access_of(request.scope["endpoint"])
     if access == _OPEN:
         return
