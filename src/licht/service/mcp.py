@@ -47,7 +47,9 @@ _Mask = Annotated[
 
 def build(connect: Connect, files: bool = False) -> MCPServer[Any]:
     """The server. `connect` reaches the service; with `files`, pictures may be paths on this machine."""
-    server: MCPServer[Any] = MCPServer("licht", title="Licht", instructions=_INSTRUCTIONS, version=__version__)
+    server: MCPServer[Any] = MCPServer(
+        "licht", title="Licht", instructions=_INSTRUCTIONS, version=__version__, log_level="WARNING"
+    )
     tools = _Tools(connect, files)
     changes_nothing = ToolAnnotations(read_only_hint=True)
     server.add_tool(tools.generate_image, structured_output=False)

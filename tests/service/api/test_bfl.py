@@ -436,3 +436,6 @@ def test_tiers_differ_in_what_they_do(service: Service) -> None:
     assert service.drawer.requests[1].steps == 8
     quiet = service.parts.store.get(service.submit("flux-2-pro", disable_pup=True)["id"]).task
     assert not quiet.upsample
+    asked = service.submit("flux-2-klein-4b", prompt_upsampling=True)
+    service.work()
+    assert "not configured" in service.poll(asked["id"])["details"]["warnings"][0]

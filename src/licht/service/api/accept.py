@@ -54,7 +54,11 @@ async def prepare_for(parts: Parts, reader: Reader, draft: Draft) -> Prepared:
         raise InvalidRequest(
             f"model {draft.route[:100]!r} is unknown; use one of {', '.join(parts.tiers)}", field="model"
         )
-    return await prepare(reader, draft, parts.tiers[draft.route])
+    prepared = await prepare(reader, draft, parts.tiers[draft.route])
+    if draft.upsample and parts.settings.upsampling.url is None:
+        note = "prompt upsampling is not configured here: the prompt was used as it is"
+        return replace(prepared, notes=(*prepared.notes, note))
+    return prepared
 
 
 def submit(
