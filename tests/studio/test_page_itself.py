@@ -172,26 +172,28 @@ def test_every_view_fits_reads_aloud_and_is_photographed(
     desk = open_desk(width=width, height=844 if width == 390 else 900, color_scheme=scheme)
     desk.draw(RED_AND_BLUE)
     desk.until_drawn()
+    # both themes and both widths are audited, but not each with each: an audit takes longer than a picture
+    audited = (scheme, width) in (("light", 390), ("dark", 1440))
     wrong = []
     for view in VIEWS:
         desk.go(view)
         desk.page.wait_for_timeout(700)
         desk.page.screenshot(path=shots / f"{view.lower()}-{scheme}-{width}.png")
         assert desk.page.evaluate("document.documentElement.scrollWidth") <= width, f"{view} is too wide"
-        wrong += [f"{view}: {each}" for each in _audited(desk)]
+        wrong += [f"{view}: {each}" for each in (_audited(desk) if audited else [])]
     desk.go("Gallery")
     desk.page.locator(".grid .open").first.click()
     expect(desk.page.locator(".facts")).to_be_visible()
     desk.page.wait_for_timeout(300)
     desk.page.screenshot(path=shots / f"picture-{scheme}-{width}.png")
-    wrong += [f"picture: {each}" for each in _audited(desk)]
+    wrong += [f"picture: {each}" for each in (_audited(desk) if audited else [])]
     desk.button("Close").click()
     desk.go("Create")
     desk.page.get_by_role("switch", name="Structured").click()
     desk.page.get_by_label("Template").select_option("0")
     desk.page.wait_for_timeout(700)
     desk.page.screenshot(path=shots / f"structured-{scheme}-{width}.png")
-    wrong += [f"structured: {each}" for each in _audited(desk)]
+    wrong += [f"structured: {each}" for each in (_audited(desk) if audited else [])]
     assert wrong == []
 
 

@@ -25,12 +25,12 @@ export function useLive(draft) {
     }, PAUSE_MS);
     return () => { clearTimeout(timer); stop.abort(); };
   }, [draft.live, text]);
-  useEffect(() => () => forget(last.current), []);
+  useEffect(() => () => forget(last), []);
   return { state };
 }
 
 async function redraw(body, last, signal, setState) {
-  await forget(last.current);
+  forget(last);
   const job = await post("/v1/jobs", { ...body, model: LIVE_MODEL, steps: LIVE_STEPS, guidance: undefined, seed: body.seed ?? SEED, previews: true });
   last.current = job.id;
   if (signal.aborted) return;
@@ -44,13 +44,16 @@ async function redraw(body, last, signal, setState) {
   }, signal);
 }
 
-/** Live pictures are drafts: the next one, or leaving, removes them. */
-async function forget(id) {
+/** Live pictures are drafts: the next one, or leaving, removes them. What is being drawn ends within a step. */
+async function forget(last) {
+  const id = last.current;
+  last.current = null;
   if (!id) return;
   try {
     const job = await post(`/v1/jobs/${id}/cancel`);
-    if (job.state !== "running") await call("DELETE", `/v1/jobs/${id}`);
+    if (job.state === "running") await follow(id, () => {});
+    await call("DELETE", `/v1/jobs/${id}`);
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
+    if (!(error instanceof ApiError)) complain(error);
   }
 }
