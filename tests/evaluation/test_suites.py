@@ -15,6 +15,7 @@ from licht.evaluation.run import SUITES, run_suite
 from licht.evaluation.suites import BOLD, SEED, Bench, Notebook, Report, Shown
 from licht.training.trained import open_autoencoder
 from licht.world.edits import EDIT_KINDS, sample_edit
+from licht.world.sample import KINDS, sample_scene
 from licht.world.scene import Scene
 from tests.evaluation.oracle import Oracle, Renderer
 
@@ -155,6 +156,18 @@ def test_the_autoencoder_that_is_shipped_is_measured() -> None:
     assert 0.4 < rows["vae_ssim"].value < 1
 
 
+def test_the_judge_is_measured_on_true_pictures() -> None:
+    oracle = Oracle()
+    bench = Bench(Renderer(oracle, {}), oracle, None, None, None, 14, lambda done: None, Notebook())
+    blind = run_suite("judge", bench, "oracle").rows
+    assert blind["found"].value == 0.0
+    for at in range(14):
+        oracle.show(sample_scene(KINDS[at % len(KINDS)], SEED, at, split="test", pairs="any"))
+    rows = run_suite("judge", bench, "oracle").rows
+    assert all(row.value == 1.0 for row in rows.values())
+    assert {"found", "kind", "color", "head", "light_side", "all"} <= rows.keys()
+
+
 def test_the_sheet_shows_successes_and_failures_of_each_row() -> None:
     cell = torch.zeros(4, 4, 3, dtype=torch.uint8)
     shown = [
@@ -185,7 +198,7 @@ def test_held_out_prompts_are_held_out() -> None:
 
 
 def test_an_unknown_suite_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(SUITES) == {"t2i", "edit", "multiref", "text", "steps", "vae"}
+    assert set(SUITES) == {"t2i", "edit", "multiref", "text", "steps", "vae", "judge"}
     with pytest.raises(InvalidRequest, match="suite 'looks' is unknown"):
         run_suite("looks", bench_of(Oracle(), {}), "m")
     assert command(["eval", "looks"]) == 2

@@ -26,6 +26,11 @@ def _distance(one: SeenObject, other: SeenObject) -> float:
 
 def recognised(seen: Sequence[Seen], right: Sequence[Seen]) -> dict[str, float]:
     """Shares of objects found, of each attribute right, of pictures in which everything is right."""
+    return {name: sum(hits) / len(hits) for name, hits in hits_of(seen, right).items()}
+
+
+def hits_of(seen: Sequence[Seen], right: Sequence[Seen]) -> dict[str, list[bool]]:
+    """The same as single answers: every object for `found` and its attributes, every picture for the rest."""
     hits: dict[str, list[bool]] = {name: [] for name in ("found", *OBJECT_CATEGORIES, *PICTURE_CATEGORIES, "all")}
     for one, true in zip(seen, right, strict=True):
         whole = len(one.objects) == len(true.objects)
@@ -39,4 +44,4 @@ def recognised(seen: Sequence[Seen], right: Sequence[Seen]) -> dict[str, float]:
         for name, value in true.picture.items():
             hits[name].append(one.picture[name] == value)
         hits["all"].append(whole)
-    return {name: sum(values) / len(values) for name, values in hits.items() if values}
+    return {name: values for name, values in hits.items() if values}

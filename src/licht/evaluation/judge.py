@@ -12,6 +12,7 @@ from typing import Final
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -112,7 +113,7 @@ class Judge:
             tensors = load_file(file)
             network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
             missing = {name for name in network.state_dict() if not name.endswith("num_batches_tracked")} - set(tensors)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise InvalidCheckpoint(f"{file} is not a judge of this version ({error}); train it again") from error
         if missing:
             raise InvalidCheckpoint(f"{file} lacks {', '.join(sorted(missing)[:3])}; train the judge again")

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from licht.core.errors import InvalidRequest
-from licht.evaluation import suite_edits, suite_pictures, suite_words
+from licht.evaluation import suite_edits, suite_judge, suite_pictures, suite_words
 from licht.evaluation.suites import BOLD, USUAL, Bench, Report
 
 
@@ -26,6 +26,7 @@ SUITES: Final[Mapping[str, Suite]] = MappingProxyType(
         "text": Suite(suite_words.text, BOLD),
         "steps": Suite(suite_pictures.steps, suite_pictures.STEPS_EACH),
         "vae": Suite(suite_words.vae, USUAL),
+        "judge": Suite(suite_judge.judge, USUAL),
     }
 )
 
