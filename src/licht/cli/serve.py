@@ -233,6 +233,7 @@ def _run_api(settings: "Settings", supervised_fd: int | None) -> None:
 
 
 def _run_worker(settings: "Settings", worker_id: str | None) -> None:
+    import os
     import signal
 
     from licht.service.api.parts import queue_limits
@@ -254,7 +255,7 @@ def _run_worker(settings: "Settings", worker_id: str | None) -> None:
     store = JobStore(database, queue_limits(settings))
     telemetry = open_telemetry(settings.telemetry.endpoint, worker_id or "worker", settings.telemetry.sample)
     storage = Storage(settings.storage_url, settings.storage.endpoint_url)
-    worker = Worker(store, storage, drawer, limits, worker_id, telemetry=telemetry)
+    worker = Worker(store, storage, drawer, limits, worker_id, on_overdue=lambda: os._exit(0), telemetry=telemetry)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     if worker_id is not None:

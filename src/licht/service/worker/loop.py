@@ -72,12 +72,13 @@ class Worker:
         limits: WorkerLimits | None = None,
         worker_id: str | None = None,
         on_stall: Callable[[], None] = lambda: os._exit(_STALLED),
-        on_overdue: Callable[[], None] = lambda: os._exit(0),
+        on_overdue: Callable[[], None] = lambda: None,
         telemetry: Telemetry | None = None,
     ) -> None:
         """Work on the jobs of `store` with `drawer`.
 
-        `on_stall` must not return to a hung engine, nor `on_overdue` to a step that outlasts the draining.
+        `on_stall` must not return to a hung engine. `on_overdue` is called when a step outlasts the draining and its
+        job has been given back: a process of its own ends itself there.
         """
         self.id = worker_id or f"worker_{uuid.uuid4().hex[:12]}"
         self._store = store
