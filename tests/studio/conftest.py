@@ -65,7 +65,7 @@ OpenDesk = Callable[..., Desk]
 
 
 @pytest.fixture
-def open_desk(served: Served, browser: Browser) -> Iterator[OpenDesk]:
+def open_desk(browser: Browser, served: Served) -> Iterator[OpenDesk]:
     """Opens the page as somebody new with these habits. At the end: no script error, no refused script, no lost request."""
     contexts: list[BrowserContext] = []
     desks: list[Desk] = []
