@@ -49,7 +49,7 @@ CASES = (
     Case("none", Residency.RESIDENT, 1024, 768),
     Case("none", Residency.IN_TURN, 768, 768),
     Case("none", Residency.IN_TURN, 512, 1024, images=1),
-    Case("none", Residency.IN_TURN, 1024, 1024, banded=True),
+    Case("none", Residency.IN_TURN, 1024, 1024),
     Case("none", Residency.STREAMED, 512, 512, banded=True),
     Case("none", Residency.RESIDENT, 512, 512, images=3),
     Case("int8", Residency.RESIDENT, 512, 768),

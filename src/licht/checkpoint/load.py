@@ -85,6 +85,9 @@ def load_autoencoder(source: TensorSource, placement: Placement, config: Config)
     variance = dict(module.bn.named_buffers())["running_var"]
     if (variance < 0).any():
         raise InvalidCheckpoint(f"bn.running_var in {source.place} has negative values; the file is damaged")
+    if placement.device.type == "cpu" and placement.dtype is torch.bfloat16:
+        # a processor's bfloat16 convolutions are twice as fast with channels last, and need no copies of their maps
+        module = module.to(memory_format=torch.channels_last)
     return module.eval().requires_grad_(False)
 
 
