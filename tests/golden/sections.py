@@ -20,7 +20,7 @@ from licht.evaluation.compare import CASES, PROMPTS, compare_model, encode_promp
 from licht.evaluation.golden import ReferenceModel
 from licht.evaluation.measured import EXACT, Case, Measured, relative_error, share_differing
 from licht.model.variants import MISTRAL_SMALL, TextConfig
-from tests.golden import inside, models, whole
+from tests.golden import inpaint, inside, models, whole
 
 FLOAT32 = Placement(torch.device("cpu"), torch.float32)
 BFLOAT16 = Placement(torch.device("cpu"), torch.bfloat16)
@@ -141,6 +141,10 @@ def _whole(kind: str) -> Callable[[Models], Iterator[Measured]]:
     return lambda built: whole.compare_drawings(built.files(kind), pipeline, whole.DRAWINGS)
 
 
+def _changes(kind: str) -> Callable[[Models], Iterator[Measured]]:
+    return lambda built: inpaint.compare_changes(built.files(kind))
+
+
 def _vocabulary(built: Models) -> Iterator[Measured]:
     """Ids of the dev template in the real vocabulary, with and without a chat template, against Mistral's own encoder."""
     from tests.golden import vocabulary
@@ -162,6 +166,8 @@ def _vocabulary(built: Models) -> Iterator[Measured]:
 
 
 KINDS = ("dev", "klein", "base", "kv")
+CHANGING = ("klein", "base", "nano")
+"""The kinds that the reference's pipeline for masks can draw with."""
 
 SECTIONS: Mapping[str, Section] = MappingProxyType(
     {
@@ -169,6 +175,7 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
         **{f"{kind}-bfloat16": Section("From a prompt to pixels, bfloat16", _bfloat16(kind)) for kind in KINDS},
         **{f"{kind}-inside": Section("Inside the networks, float32", _inside(kind)) for kind in KINDS},
         **{f"{kind}-whole": Section("Whole drawings, float32", _whole(kind)) for kind in (*KINDS, "nano")},
+        **{f"{kind}-changes": Section("Changes under a mask, float32", _changes(kind)) for kind in CHANGING},
         "dev-right": Section("Padding on the other side, float32", _padding("dev", "right")),
         "klein-left": Section("Padding on the other side, float32", _padding("klein", "left")),
         "dev-official": Section("Official files", _official("dev")),
