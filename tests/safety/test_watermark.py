@@ -89,6 +89,16 @@ def test_it_is_found_and_read(mark: Watermark, marked: Image.Image) -> None:
     assert not Watermark(b"another key, of thirty-two bytes").detect(to_picture(marked)).detected
 
 
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (120, 30, 200)])
+def test_a_flat_colour_is_searched_without_a_warning_and_holds_no_mark(
+    mark: Watermark, colour: tuple[int, int, int]
+) -> None:
+    with np.errstate(all="raise"):
+        found = mark.detect(Picture(256, 256, bytes(colour) * 256 * 256))
+    assert not found.detected
+    assert found.p > 0.01
+
+
 @pytest.mark.parametrize(
     ("attack", "scale", "rotation_deg", "flipped"),
     [

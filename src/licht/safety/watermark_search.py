@@ -173,7 +173,9 @@ def _agreement(whole: Spectrum, keyed: Patterns, pose: Pose) -> float:
     found = []
     for way in (pose, pose.upside_down()):
         values_K = _line_values(whole, keyed, way)
-        found.append(float(_surface(keyed, values_K).max() / np.linalg.norm(values_K)))
+        norm = float(np.linalg.norm(values_K))
+        # a picture of one flat colour has no power at any line
+        found.append(float(_surface(keyed, values_K).max()) / norm if norm > 0 else 0.0)
     return max(found)
 
 
