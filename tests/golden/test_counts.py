@@ -104,4 +104,5 @@ def test_upper_layers_are_not_even_read(
     layers = {int(name.split("layers.")[1].split(".")[0]) for name in read if "layers." in name}
     assert layers == set(range(used))
     assert not [name for name in read if "lm_head" in name or "vision" in name or "projector" in name]
-    assert len(read) == len(set(read)) == len(tower.state_dict())
+    # each is asked for once more when its pages are handed back
+    assert len(set(read)) == len(tower.state_dict())
