@@ -9,7 +9,6 @@ from PIL import Image
 from tests.cli.conftest import Licht
 from tests.support.pictures import image, write_image
 
-
 TOO_LONG = "warning: the prompt is too long for tiny: the first 40 of 87 tokens were used\n"
 
 

@@ -11,7 +11,7 @@ import torch
 from licht.checkpoint.folder import ModelFiles, read_folder
 from licht.checkpoint.reader import TensorSource
 from licht.core.errors import InvalidCheckpoint, InvalidRequest, LichtError, NotAvailable, OutOfMemory
-from licht.core.request import ImageRequest, ImageResult, Picture, Progress
+from licht.core.request import ImageRequest, ImageResult, Picture, Preview, Progress
 from licht.core.sizes import Size
 from licht.engine import stages
 from licht.engine.engine import Choice, Engine, Stopwatch
@@ -45,12 +45,13 @@ def difference(one: Picture, other: Picture) -> int:
 
 def timeline(engine: Engine, made: ImageRequest) -> list[str]:
     """Every event in a short form: stage done/total of picture, or the seed of a result."""
-    return [
-        f"{event.stage} {event.done}/{event.total} #{event.picture}"
-        if isinstance(event, Progress)
-        else f"seed {event.seed}"
-        for event in engine.run(made)
-    ]
+    return [_short(event) for event in engine.run(made)]
+
+
+def _short(event: Progress | Preview | ImageResult) -> str:
+    if isinstance(event, Progress):
+        return f"{event.stage} {event.done}/{event.total} #{event.picture}"
+    return f"seed {event.seed}" if isinstance(event, ImageResult) else f"preview {event.step}/{event.total}"
 
 
 PROMPT = ["encode_prompt 0/1 #0", "encode_prompt 1/1 #0"]

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    suite: Annotated[str, typer.Argument(help="t2i, edit, multiref, text, steps, vae, or judge: how much the judge itself sees.")],
+    suite: Annotated[
+        str, typer.Argument(help="t2i, edit, multiref, text, steps, vae, or judge: how much the judge itself sees.")
+    ],
     model: Annotated[str, typer.Option(help="A model's name or folder.")] = "nano",
     n: Annotated[int | None, typer.Option("--n", min=1, help="Pictures a row (default: 500 or 200 by row).")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=50, help="Steps (default: the model's own).")] = None,
