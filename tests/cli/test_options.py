@@ -157,6 +157,19 @@ def test_a_picture_to_begin_with_keeps_what_the_mask_keeps(generate: Licht, here
     assert np.array_equal(shown(here / "wide.png")[16:, :96], before)
 
 
+def test_what_was_encoded_is_kept_between_runs(generate: Licht, here: Path) -> None:
+    write_image(here / "a.png", 64, 64)
+    drawn = [
+        generate("a cat", "-i", "a.png", "--policy", "off", "--seed", "3", "-o", name, *options)
+        for name, options in (("plain.png", ()), ("first.png", ("--cache", "kept")), ("again.png", ("--cache", "kept")))
+    ]
+    assert [outcome.code for outcome in drawn] == [0, 0, 0]
+    assert len(list((here / "kept").rglob("*.safetensors"))) >= 2
+    pictures = [shown(here / name) for name in ("plain.png", "first.png", "again.png")]
+    assert np.array_equal(pictures[0], pictures[1])
+    assert np.array_equal(pictures[0], pictures[2])
+
+
 def test_previews_of_every_step_are_written(generate: Licht, here: Path) -> None:
     assert generate("x", "--steps", "3", "--num", "2", "--preview", "steps", "-o", "x.png").code == 0
     names = sorted(path.name for path in (here / "steps").iterdir())

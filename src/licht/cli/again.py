@@ -51,6 +51,7 @@ def again(
     dtype: Annotated[str | None, typer.Option(help="Another number format: auto, float32 or bfloat16.")] = None,
     vae: o.Vae = None,
     text_encoder: o.TextEncoder = None,
+    cache: o.CacheFolder = None,
     finish: Annotated[str | None, typer.Option("--finish", help="Another finish: none, phone or film.")] = None,
     keep_prompt: Annotated[
         bool | None, typer.Option("--keep-prompt/--drop-prompt", help="Keep the prompt or not (default: as FILE does).")
@@ -107,7 +108,16 @@ def again(
         overwrite,
     )
     opening = o.Opening(
-        model or recipe.model, variant, device, dtype or recipe.dtype, recipe.quant, False, policy, vae, text_encoder
+        model or recipe.model,
+        variant,
+        device,
+        dtype or recipe.dtype,
+        recipe.quant,
+        False,
+        policy,
+        vae,
+        text_encoder,
+        cache,
     )
     loaded = opening.open()
     drawn, stages_s = with_plan_shown(lambda: draw(loaded, plan))

@@ -29,6 +29,7 @@ def batch(
     ignore_plan: o.IgnorePlan = False,
     vae: o.Vae = None,
     text_encoder: o.TextEncoder = None,
+    cache: o.CacheFolder = None,
     finish: o.FinishName = "none",
     keep_prompt: o.KeepPrompt = False,
     strict_length: o.StrictLength = False,
@@ -49,7 +50,7 @@ def batch(
         delivery=o.delivery_of(finish, keep_prompt, strict_length),
         overwrite=overwrite,
     )
-    opening = o.Opening(model, variant, device, dtype, quant, ignore_plan, policy, vae, text_encoder)
+    opening = o.Opening(model, variant, device, dtype, quant, ignore_plan, policy, vae, text_encoder, cache)
     outcome = run_jobs(ordered, setting, opening)
     tell_outcome(outcome, setting, as_json)
     if outcome.exit_code:

@@ -54,6 +54,7 @@ def generate(
     ignore_plan: o.IgnorePlan = False,
     vae: o.Vae = None,
     text_encoder: o.TextEncoder = None,
+    cache: o.CacheFolder = None,
     lora: o.Loras = None,
     partial_loras: o.PartialLoras = False,
     finish: o.FinishName = "none",
@@ -97,7 +98,7 @@ def generate(
         extend=parse_margins(extend) if extend is not None else None,
         previews=preview is not None,
     )
-    opening = o.Opening(model, variant, device, dtype, quant, ignore_plan, policy, vae, text_encoder)
+    opening = o.Opening(model, variant, device, dtype, quant, ignore_plan, policy, vae, text_encoder, cache)
     paths = output_paths(output, whole.seeds * len(texts), ".png", overwrite)
     loaded = opening.open()
     whole = replace(whole, size=o.size_of(size, aspect, megapixels, loaded.engine.variant))

@@ -24,6 +24,9 @@ Quant = Annotated[
 IgnorePlan = Annotated[bool, typer.Option("--ignore-plan", help="Draw even if it is planned not to fit into memory.")]
 Vae = Annotated[Path | None, typer.Option(help="Autoencoder for a transformer in a single file.")]
 TextEncoder = Annotated[Path | None, typer.Option(help="Text encoder folder for a single file.")]
+CacheFolder = Annotated[
+    Path | None, typer.Option("--cache", help="Keep encoded prompts and references in this folder, for later runs.")
+]
 PolicyName = Annotated[str, typer.Option(help="off, default or strict.")]
 SizeText = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels, multiples of 16.")]
 Aspect = Annotated[str | None, typer.Option(help="W:H, or square, landscape, portrait, photo, wide, tall, cinema.")]
@@ -60,6 +63,7 @@ class Opening:
     policy: str = "default"
     vae: Path | None = None
     text_encoder: Path | None = None
+    cache: Path | None = None
 
     def open(self) -> "Model":
         """The model, ready to draw. Raises `UnknownModel` and its kin."""
@@ -75,6 +79,7 @@ class Opening:
             policy=self.policy,
             autoencoder=self.vae,
             text_encoder=self.text_encoder,
+            cache=self.cache,
         )
 
 

@@ -38,6 +38,7 @@ def series(
     ignore_plan: o.IgnorePlan = False,
     vae: o.Vae = None,
     text_encoder: o.TextEncoder = None,
+    cache: o.CacheFolder = None,
     finish: o.FinishName = "none",
     keep_prompt: o.KeepPrompt = False,
     strict_length: o.StrictLength = False,
@@ -59,7 +60,7 @@ def series(
         overwrite=overwrite,
         counted="frame",
     )
-    opening = o.Opening(model, variant, device, dtype, quant, ignore_plan, policy, vae, text_encoder)
+    opening = o.Opening(model, variant, device, dtype, quant, ignore_plan, policy, vae, text_encoder, cache)
     # nothing is drawn with options that are wrong for every frame
     common = {"size": size, "aspect": aspect, "megapixels": megapixels, "steps": steps, "guidance": guidance}
     outcome = run_jobs(_ordered(told, common), setting, opening)
