@@ -127,7 +127,8 @@ class Leases:
             if connection.execute(lost.limit(1)).one_or_none() is None:
                 return 0
         with self._database.write() as connection:
-            rows = connection.execute(lost.with_for_update(skip_locked=True)).all()
+            # rows that are locked are left to the other reapers; but a named worker's jobs are taken once and for all
+            rows = connection.execute(lost.with_for_update(skip_locked=owner is None)).all()
             for row in rows:
                 self._take_away(connection, row, now)
         return len(rows)
