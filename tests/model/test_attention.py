@@ -73,3 +73,17 @@ def test_queries_beyond_those_of_a_bias_see_none_of_it() -> None:
     found = attention(q, k, v, bias=KeyBias(torch.linspace(-1, 1, 6), 1))
     assert torch.equal(found[:, 1:], attention(q[:, :, 1:], k, v))
     assert not torch.allclose(found[:, :1], attention(q[:, :, :1], k, v), atol=1e-2)
+
+
+@pytest.mark.parametrize("masked", ["no", "boolean", "added"])
+def test_training_sees_the_same_attention_and_the_same_gradients(masked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, heads, 5, 8, requires_grad=True) for heads in (4, 2, 2))
+    keep = torch.ones(5, 5, dtype=torch.bool).tril()
+    bias = {"no": None, "boolean": keep, "added": torch.zeros(5, 5).masked_fill(~keep, float("-inf"))}[masked]
+    quick = attention(q, k, v, bias=bias, grouped=True)
+    gradients = torch.autograd.grad(quick.square().sum(), (q, k, v))
+    monkeypatch.setattr("licht.model.attention._SMALL", 0)
+    fused = attention(q, k, v, bias=bias, grouped=True)
+    torch.testing.assert_close(quick, fused)
+    torch.testing.assert_close(gradients, torch.autograd.grad(fused.square().sum(), (q, k, v)))
