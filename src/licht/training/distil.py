@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from licht.sampling.schedule import empirical_mu, shift_time
 from licht.training.config import Recipe, Task
 from licht.training.flow import FlowBatch, FlowNetworks, FlowTask, Sampler
+from licht.training.fuse import fuse_blocks
 from licht.training.loop import Rank
 from licht.training.objectives import interpolate, velocity_loss
 from licht.training.store import StreamStore
@@ -151,6 +152,8 @@ class DistilTask(FlowTask):
         """The student is built from the recipe's seed; `teacher` is frozen."""
         super().__init__(recipe, stores, encoder, device, sampler)
         torch.manual_seed(recipe.seed)
+        if recipe.optim.compile:
+            fuse_blocks(teacher)
         student = Student(recipe, Teacher(teacher.to(device))).to(device)
         self.networks = student.networks
         self.module = student

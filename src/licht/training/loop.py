@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from licht.core.errors import LichtError
 from licht.training.config import Recipe
 from licht.training.ema import EMA
+from licht.training.fuse import fuse_blocks
 from licht.training.optim import build_optimizers, set_rates
 from licht.training.state import checkpoints, load_state, save_state, seconds_trained, write_json_line
 
@@ -121,7 +122,9 @@ class _Run:
         self.before = seconds_trained(checkpoints(run)[-1]) if self.step else 0.0
         self.begun = time.monotonic()
         forward = DistributedDataParallel(task.module) if rank.count > 1 else task.module
-        self.forward = torch.compile(forward, dynamic=False) if recipe.optim.compile else forward
+        self.forward = forward
+        if recipe.optim.compile:
+            fuse_blocks(task.module)
 
     def go(self, minutes: float) -> Report:
         self.begun = begun = last_report = last_save = last_sample = time.monotonic()
