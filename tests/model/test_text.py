@@ -28,6 +28,7 @@ def test_only_the_layers_in_use_exist(tower: TextTower) -> None:
     assert len(tower.layers) == 3
 
 
+@torch.no_grad()
 def test_the_states_of_the_chosen_layers_are_stacked(tower: TextTower) -> None:
     tokens = ids(2)
     states = tower(tokens, all_attended(tokens))
