@@ -40,7 +40,7 @@ class Release:
     guidance: float | None = None
     figures: tuple[Figures, ...] = ()
     share: Path | None = None
-    """A model folder: parts that are equal to its own become links to them."""
+    """A model folder: the files of parts that are equal to its own become links to them."""
 
 
 def export_run(run: Path, target: Path, known: Mapping[str, Path], release: Release) -> list[Path]:
@@ -136,12 +136,18 @@ def _write_tower(text: TextConfig, tensors: Mapping[str, torch.Tensor], folder: 
 
 
 def _link_equal_parts(folder: Path, final: Path, share: Path) -> None:
-    """Replace what equals its counterpart below `share` by a relative link, good from the place `final`."""
+    """Replace the files of parts that equal those of `share` by relative links, good from the place `final`.
+
+    Links to files, because archives and builders of packages follow those, and pass over links to folders.
+    """
     for name in _SHARED:
         ours, theirs = folder / name, share / name
-        if theirs.is_dir() and _contents(ours) == _contents(theirs):
-            shutil.rmtree(ours)
-            ours.symlink_to(os.path.relpath(theirs.resolve(), final.resolve()), target_is_directory=True)
+        if not theirs.is_dir() or _contents(ours) != _contents(theirs):
+            continue
+        for path in [path for path in ours.rglob("*") if path.is_file()]:
+            inside = path.relative_to(folder)
+            path.unlink()
+            path.symlink_to(os.path.relpath((share / inside).resolve(), (final / inside).parent.resolve()))
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
