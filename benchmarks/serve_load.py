@@ -46,6 +46,8 @@ Result = dict[str, Any]
 _OPEN: Final = {"keys__active_limit": "1000000", "logging__level": "warning"}
 _ROUTE: Final = "/v1/flux-2-pro"
 _LEASE_S: Final = 3.0
+_SETTLE_S: Final = 0.4
+"""Threads of torch spin for a while after their work, and would take a core from the process that is next."""
 _BUILT_IN: Final = ""
 """No other engine than Licht's own, which opens the built-in model."""
 
@@ -443,9 +445,11 @@ def overhead(options: Options) -> Result:
     with service(options, worker__engine=_BUILT_IN) as served, served.client() as client:
         _draw(client, prompts[0])
         for prompt in prompts:
+            time.sleep(_SETTLE_S)
             begun = time.perf_counter()
             model.generate(prompt, seed=1, size=(128, 128))
             bare_s.append(time.perf_counter() - begun)
+            time.sleep(_SETTLE_S)
             served_s.append(_draw(client, prompt))
     bare, full = statistics.median(bare_s), statistics.median(served_s)
     return {

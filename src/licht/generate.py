@@ -104,6 +104,12 @@ class Model:
         """The model's name."""
         return self.engine.variant.name
 
+    def under(self, policy: Policy) -> "Model":
+        """The same engine behind the door of another policy."""
+        model = Model(self.engine, policy)
+        model._weights_hash = self.weights_hash  # read once, not for every view
+        return model
+
     def stream(
         self, request: ImageRequest, file_format: str = "PNG", delivery: Delivery | None = None
     ) -> Iterator[Progress | Preview | Result]:

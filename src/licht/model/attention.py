@@ -60,7 +60,8 @@ def _with_quick_gradients(q_BHLD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, bias: 
     elif bias is not None:
         logits_BHLS = logits_BHLS + bias
     weights_BHLS = logits_BHLS.softmax(-1, dtype=torch.float32)
-    return weights_BHLS.to(v_BHSD.dtype) @ v_BHSD
+    out_BHLD: Tensor = weights_BHLS.to(v_BHSD.dtype) @ v_BHSD
+    return out_BHLD
 
 
 def split_heads(x_BLW: Tensor, head_dim: int) -> Tensor:

@@ -11,6 +11,7 @@ from licht.service.database.connect import Database
 from licht.service.database.tables import TALLIES
 from licht.service.keys import KeyStore
 from licht.service.queue import tallies
+from licht.service.queue.changes import Changes
 from licht.service.queue.records import Claim, Idempotency, Outcome, State
 from licht.service.queue.store import JobStore
 from licht.service.queue.waiting import OnDisconnect, wait_for_end, wanted_s
@@ -61,7 +62,7 @@ def test_the_job_of_a_caller_who_hangs_up(
         looks += 1
         return looks > 2
 
-    assert asyncio.run(wait_for_end(store, new.id, policy, gone)) is None
+    assert asyncio.run(wait_for_end(store, Changes(store.database), new.id, policy, gone)) is None
     assert store.get(new.id).state is ends_as
 
 
@@ -75,7 +76,7 @@ def test_a_caller_who_stays_gets_the_end(store: JobStore, new_job: NewJobs) -> N
             store.leases.finish(claim, READY)
         return False
 
-    job = asyncio.run(wait_for_end(store, new.id, "cancel", gone))
+    job = asyncio.run(wait_for_end(store, Changes(store.database), new.id, "cancel", gone))
     assert job is not None
     assert job.state is State.READY
 

@@ -379,3 +379,16 @@ def test_money_is_exact(store: JobStore, new_job: NewJobs, keys: KeyStore, datab
     with database.read() as connection:
         assert connection.execute(select(func.sum(METERING.c.cost_milli))).scalar() == 9800
         assert connection.execute(select(KEYS.c.fair_finish).where(KEYS.c.id == key)).scalar() == 7
+
+
+def test_a_look_tells_whether_a_running_job_is_wanted(store: JobStore, new_job: NewJobs) -> None:
+    new = new_job()
+    store.submit(new)
+    claim = store.leases.claim("w1")
+    assert claim is not None
+    assert store.leases.wanted(claim)
+    store.cancel(new.id)
+    assert not store.leases.wanted(claim)
+    store.leases.reap(owner="w1")
+    with pytest.raises(LeaseLost):
+        store.leases.wanted(claim)

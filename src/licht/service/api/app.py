@@ -104,6 +104,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await parts.changes.close()
     await app.state.mcp.close()
     await parts.fetcher.aclose()
     await asyncio.to_thread(parts.telemetry.close)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
@@ -20,7 +21,7 @@ from licht.service.metering import MILLI
 from licht.service.queue.previews import PreviewRow
 from licht.service.queue.records import Job, State
 
-_LOOK_S: Final = 0.1
+_LOOK_S: Final = 0.25
 _KEEP_ALIVE_S: Final = 10.0
 
 
@@ -172,30 +173,36 @@ async def follow_job(request: Request, job_id: str) -> StreamingResponse:
 
 async def _events(parts: Parts, job: tuple[str, str], base_url: str) -> AsyncIterator[str]:
     shown, quiet_s, step = "", 0.0, 0
-    while True:
-        try:
-            found = await asyncio.to_thread(parts.store.get, *job)
-        except UnknownJob:
-            yield _event("end", "{}")
-            return
-        told = await asyncio.to_thread(view, parts, found, base_url)
-        if found.state.final:
-            yield _event("end", told.model_dump_json())
-            return
-        # the link is new each time, which is no news
-        seen = told.model_dump_json(exclude={"result"})
-        if seen != shown:
-            shown, quiet_s = seen, 0.0
-            yield _event("progress", seen)
-            preview = await asyncio.to_thread(parts.previews.get, found.id, step) if found.task.previews else None
-            if preview is not None:
-                step = preview.step
-                yield _event("preview", preview_view(preview).model_dump_json())
-        elif quiet_s >= _KEEP_ALIVE_S:
-            quiet_s = 0.0
-            yield ": still here\n\n"
-        await asyncio.sleep(_LOOK_S)
-        quiet_s += _LOOK_S
+    with parts.changes.follow() as following:
+        while True:
+            try:
+                found, told = await asyncio.to_thread(_looked_up, parts, job, base_url)
+            except UnknownJob:
+                yield _event("end", "{}")
+                return
+            if found.state.final:
+                yield _event("end", told.model_dump_json())
+                return
+            # the link is new each time, which is no news
+            seen = told.model_dump_json(exclude={"result"})
+            if seen != shown:
+                shown, quiet_s = seen, 0.0
+                yield _event("progress", seen)
+                preview = await asyncio.to_thread(parts.previews.get, found.id, step) if found.task.previews else None
+                if preview is not None:
+                    step = preview.step
+                    yield _event("preview", preview_view(preview).model_dump_json())
+            elif quiet_s >= _KEEP_ALIVE_S:
+                quiet_s = 0.0
+                yield ": still here\n\n"
+            begun = time.monotonic()
+            await following.wait(_LOOK_S)
+            quiet_s += time.monotonic() - begun
+
+
+def _looked_up(parts: Parts, job: tuple[str, str], base_url: str) -> tuple[Job, JobView]:
+    found = parts.store.get(*job)
+    return found, view(parts, found, base_url)
 
 
 def preview_view(preview: PreviewRow) -> PreviewView:

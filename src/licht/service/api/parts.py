@@ -16,6 +16,7 @@ from licht.service.database.migrate import migrate
 from licht.service.fetch import Fetcher, FetchLimits
 from licht.service.gallery import Gallery
 from licht.service.keys import Key, KeyStore
+from licht.service.queue.changes import Changes
 from licht.service.queue.forecast import Forecast
 from licht.service.queue.previews import Previews
 from licht.service.queue.records import QueueLimits
@@ -42,6 +43,7 @@ class Parts:
     keys: KeyStore
     storage: Storage
     register: Register
+    changes: Changes
     outbox: Outbox
     previews: Previews
     gallery: Gallery
@@ -88,6 +90,7 @@ def open_parts(settings: Settings, clock: Callable[[], float] = time.time) -> Pa
         keys=KeyStore(database, clock),
         storage=Storage(settings.storage_url, settings.storage.endpoint_url),
         register=Register(database, clock),
+        changes=Changes(database),
         previews=Previews(database),
         gallery=Gallery(database, clock),
         uploads=Uploads(database, clock),

@@ -15,7 +15,7 @@ from licht.service.queue.previews import PreviewRow
 from licht.service.queue.records import Job, State
 from licht.service.queue.waiting import wait_for_end, wanted_s
 
-_LOOK_S: Final = 0.05
+_LOOK_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Call:
     async def ready(self, ids: list[str]) -> list[Job]:
         """The jobs that got a picture, once all have ended. Raises why, if none did; `CallerGone`."""
         policy = self.parts.settings.queue.on_disconnect
-        waiting = (wait_for_end(self.parts.store, job_id, policy, self.gone) for job_id in ids)
+        waiting = (wait_for_end(self.parts.store, self.parts.changes, job_id, policy, self.gone) for job_id in ids)
         ended = [job for job in await asyncio.gather(*waiting) if job is not None]
         if len(ended) < len(ids):
             raise CallerGone("the caller did not wait for the picture")
@@ -51,15 +51,16 @@ class Call:
     async def previews(self, job_id: str) -> AsyncIterator[PreviewRow]:
         """How the picture looks, whenever it has changed, until the job has ended or the caller is gone."""
         step: int | None = None
-        while True:
-            job = await asyncio.to_thread(self.parts.store.get, job_id)
-            if job.state.final or await self.gone():
-                return
-            row = await asyncio.to_thread(self.parts.previews.get, job_id, step)
-            if row is not None:
-                step = row.step
-                yield row
-            await asyncio.sleep(_LOOK_S)
+        with self.parts.changes.follow() as following:
+            while True:
+                job = await asyncio.to_thread(self.parts.store.get, job_id)
+                if job.state.final or await self.gone():
+                    return
+                row = await asyncio.to_thread(self.parts.previews.get, job_id, step)
+                if row is not None:
+                    step = row.step
+                    yield row
+                await following.wait(_LOOK_S)
 
 
 class CallerGone(NotAvailable):

@@ -31,6 +31,13 @@ _TAKE: Final = (
     .returning(JOBS.c.key_id, JOBS.c.route, JOBS.c.attempt, JOBS.c.task, JOBS.c.created_at, JOBS.c.traceparent)
 )
 
+_LOOK: Final = select(JOBS.c.cancel_requested).where(
+    JOBS.c.id == bindparam("this"),
+    JOBS.c.attempt == bindparam("attempt"),
+    JOBS.c.owner == bindparam("owner"),
+    JOBS.c.state == State.RUNNING.value,
+)
+
 
 class Leases:
     """The workers' side of the queue."""
@@ -78,6 +85,15 @@ class Leases:
         if row is None:
             raise _lost(claim)
         return bool(row.cancel_requested)
+
+    def wanted(self, claim: Claim) -> bool:
+        """Whether the job is still to be drawn; looks only, and so keeps nobody waiting. Raises `LeaseLost`."""
+        with self._database.read() as connection:
+            row = connection.execute(_LOOK, {"this": claim.job_id, "owner": claim.owner, "attempt": claim.attempt})
+            cancelled = row.scalar()
+        if cancelled is None:
+            raise _lost(claim)
+        return not cancelled
 
     def finish(self, claim: Claim, outcome: Outcome) -> None:
         """End the job: result, metering, charge and webhook in one transaction. Raises `LeaseLost`."""

@@ -5,7 +5,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, insert, update
+from sqlalchemy import Connection, bindparam, insert, text, update
 
 from licht.service.database.connect import AnyRow
 from licht.service.database.tables import BLOBS, JOBS, KEYS, METERING, WEBHOOKS
@@ -25,6 +25,9 @@ ENDED: Final = (
     JOBS.c.webhook_secret,
 )
 """The columns that `settle` needs of the row that has just ended."""
+
+ENDED_CHANNEL: Final = "licht_ended"
+"""Where PostgreSQL announces that a job has ended."""
 
 
 _CHARGE: Final = (
@@ -77,6 +80,8 @@ def settle(connection: Connection, ended: AnyRow, outcome: Outcome, now: float) 
     tallies.of_job(ended, outcome, now, cost_milli).write(connection)
     if cost_milli:
         connection.execute(_CHARGE, {"this": ended.key_id, "price": cost_milli})
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": ENDED_CHANNEL})
     if outcome.blobs:
         connection.execute(
             insert(BLOBS), [{"job_id": ended.id, "digest": digest} for digest in sorted(set(outcome.blobs))]

@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal, TypeAlias
 
+from licht.service.queue.changes import Changes
 from licht.service.queue.records import Job
 from licht.service.queue.store import JobStore
 
 OnDisconnect: TypeAlias = Literal["cancel", "finish"]
-_FIRST_LOOK_S: Final = 0.02
-_LONGEST_LOOK_S: Final = 0.25
+_LOOK_S: Final = 0.25
 
 
 def wanted_s(store: JobStore, policy: OnDisconnect) -> float | None:
@@ -18,26 +18,26 @@ def wanted_s(store: JobStore, policy: OnDisconnect) -> float | None:
 
 
 async def wait_for_end(
-    store: JobStore, job_id: str, policy: OnDisconnect, gone: Callable[[], Awaitable[bool]]
+    store: JobStore, changes: Changes, job_id: str, policy: OnDisconnect, gone: Callable[[], Awaitable[bool]]
 ) -> Job | None:
     """The job when it has ended; None when the caller has `gone`. Raises `UnknownJob`.
 
     With the policy "cancel" a job goes with its caller: within one denoising step if this process sees it, else, when
     this process has died too, within a lease. With "finish" it is drawn all the same, and can be asked for later.
     """
-    pause_s, renew_s = _FIRST_LOOK_S, store.limits.lease_s / 3
+    renew_s = store.limits.lease_s / 3
     loop = asyncio.get_running_loop()
     renewed = loop.time()
-    while True:
-        job = await asyncio.to_thread(store.get, job_id)
-        if job.state.final:
-            return job
-        if await gone():
-            if policy == "cancel":
-                await asyncio.to_thread(store.cancel, job_id)
-            return None
-        if policy == "cancel" and loop.time() - renewed > renew_s:
-            renewed = loop.time()
-            await asyncio.to_thread(store.want, job_id, store.limits.lease_s)
-        await asyncio.sleep(pause_s)
-        pause_s = min(pause_s * 1.3, _LONGEST_LOOK_S)
+    with changes.follow() as following:
+        while True:
+            job = await asyncio.to_thread(store.get, job_id)
+            if job.state.final:
+                return job
+            if await gone():
+                if policy == "cancel":
+                    await asyncio.to_thread(store.cancel, job_id)
+                return None
+            if policy == "cancel" and loop.time() - renewed > renew_s:
+                renewed = loop.time()
+                await asyncio.to_thread(store.want, job_id, store.limits.lease_s)
+            await following.wait(_LOOK_S)

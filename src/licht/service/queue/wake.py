@@ -13,7 +13,7 @@ from licht.core.errors import NotAvailable
 from licht.service.database.connect import Database
 from licht.service.queue.submit import CHANNEL
 
-_LOOK_S: Final = 0.02
+_LOOK_S: Final = 0.005
 
 
 @contextmanager

@@ -132,7 +132,7 @@ class ModelDrawer:
         written = yield from self._written_out(request, manner)
         request, warnings = replace(request, prompt=written.prompt), (*warnings, *written.warnings)
         # a view of the same engine, with this caller's tolerance
-        model = type(self._model)(self._model.engine, replace(self._model.policy, tolerance=manner.tolerance))
+        model = self._model.under(replace(self._model.policy, tolerance=manner.tolerance))
         results: list[Result] = []
         cache = self._model.engine.recall.cache
         hits, misses = cache.hits, cache.misses

@@ -44,13 +44,13 @@ _WARM: Final = ImageRequest("a red sphere", (0,), size=Size(64, 64), steps=1)
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
-    """Durations in seconds. `look_s`: at most so often is a running job's row looked at."""
+    """Durations in seconds. `look_s`: at most so often is it told how far a picture is; those who look cost time too."""
 
     heartbeat_s: float = 3.0
     stall_s: float = 600.0
     drain_s: float = 30.0
     idle_s: float = 1.0
-    look_s: float = 0.02
+    look_s: float = 0.25
 
 
 class _Cancelled(Exception):
@@ -245,9 +245,11 @@ class Worker:
         if self._stopping.is_set() and time.monotonic() > self._drain_until:
             raise _HandBack
         now = time.monotonic()
-        if now - hand.looked < self._limits.look_s and event.done < event.total:
+        if now - hand.told < self._limits.look_s:
+            if not self._store.leases.wanted(claim):
+                raise _Cancelled
             return
-        hand.looked = now
+        hand.told = now
         if self._store.leases.keep(claim, event.stage, _fraction(event)):
             raise _Cancelled
 
@@ -320,7 +322,7 @@ class _Hand:
         self.claim = claim
         self.started = False
         self.lost = False
-        self.looked = 0.0
+        self.told = 0.0
         self.last_moved = time.monotonic()
         self.clock = StageClock()
 
