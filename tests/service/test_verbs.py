@@ -41,6 +41,13 @@ def test_check_shows_everything_but_secrets(capsys: Capture, tmp_path: Path) -> 
     assert "off: safety policy" in text
 
 
+def test_check_makes_nothing(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICHT_TRUST", str(tmp_path / "trust"))
+    shown = told(capsys, "serve", "--check", "--data", str(tmp_path / "data"))
+    assert any("will make keys" in line for line in shown["switched_off"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_keys(capsys: Capture, data: str) -> None:
     created = told(capsys, "keys", "create", "--data", data, "--credits", "2.5", "--scope", "metrics", "--days", "1")
     assert set(created) == {"id", "key", "prefix", "scopes"}

@@ -79,7 +79,7 @@ def _own_options(settings: Path | None, overrides: dict[str, Any]) -> list[str]:
 
 
 def _show(settings: "Settings", as_json: bool) -> None:
-    shown = {"settings": settings.masked(), "switched_off": _without(settings)}
+    shown = {"settings": settings.masked(), "switched_off": _without(settings, make_keys=False)}
     if as_json:
         typer.echo(json.dumps(shown))
         return
@@ -88,12 +88,14 @@ def _show(settings: "Settings", as_json: bool) -> None:
         typer.echo(f"off: {line}")
 
 
-def _without(settings: "Settings") -> list[str]:
+def _without(settings: "Settings", make_keys: bool = True) -> list[str]:
     """What this service does without. Raises what is wrong with its policy: before anything starts, in one line."""
     from licht.safety.policy import notices, parse_policy
 
     lines = settings.switched_off()
-    return lines if settings.worker.policy == "off" else [*lines, *notices(parse_policy(settings.worker.policy))]
+    if settings.worker.policy == "off":
+        return lines
+    return [*lines, *notices(parse_policy(settings.worker.policy, make_keys))]
 
 
 def _supervise(settings: "Settings", options: list[str], as_json: bool) -> int:

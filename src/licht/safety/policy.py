@@ -90,8 +90,11 @@ _FORMATS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEB
 MAX_PROMPT_CHARACTERS: Final = 32_768
 
 
-def parse_policy(name: str) -> Policy:
-    """The policy called `name`. Raises `InvalidRequest` if there is none, `NotAvailable` if it cannot be kept here."""
+def parse_policy(name: str, make_keys: bool = True) -> Policy:
+    """The policy called `name`. Raises `InvalidRequest` if there is none, `NotAvailable` if it cannot be kept here.
+
+    Without `make_keys` nothing is written: an installation that has no keys yet stays without.
+    """
     try:
         level = Level(name)
     except ValueError:
@@ -99,11 +102,11 @@ def parse_policy(name: str) -> Policy:
         raise InvalidRequest(f"policy {name!r} is unknown; choose one of {choices}", field="policy") from None
     policy = Policy(level)
     if level is not Level.OFF:
-        _check_start(policy)
+        _check_start(policy, make_keys)
     return policy
 
 
-def _check_start(policy: Policy) -> None:
+def _check_start(policy: Policy, make_keys: bool) -> None:
     """Find out now, not at the first picture, whether everything is there that the policy promises."""
     tools = policy.tools
     if policy.level is Level.STRICT and tools.trust.image_filter is None:
@@ -112,7 +115,7 @@ def _check_start(policy: Policy) -> None:
             "set LICHT_IMAGE_FILTER, or use --policy default",
             field="policy",
         )
-    tools.open_all()
+    tools.open_all(make_keys)
 
 
 def notices(policy: Policy) -> tuple[str, ...]:
@@ -125,6 +128,7 @@ def notices(policy: Policy) -> tuple[str, ...]:
         "no list of known pictures is blocked (LICHT_BLOCK_LISTS)": not trust.block_lists,
         "text in input pictures is not read (LICHT_OCR)": trust.reader is None,
         "signatures are not time-stamped (LICHT_TIME_STAMP_URL)": trust.time_stamp_url is None,
+        "the first start will make keys to sign and to mark with": not policy.tools.has_keys,
         "the signing chain is private: others see an unknown signer (LICHT_SIGNING_CHAIN)": trust.chain is None,
         "a filter that fails lets everything pass (LICHT_FILTER_FAILURE)": not trust.fail_closed,
     }

@@ -232,9 +232,22 @@ class Tools:
 
         return Registry(self.trust.folder) if self.trust.registry else None
 
-    def open_all(self) -> None:
-        """Open everything that is configured, now and not at the first picture. Raises what is wrong with it."""
-        _ = self.block_lists, self.terms, self.image_filter, self.reader, self.asker, self.overrides, self.credentials
+    @property
+    def has_keys(self) -> bool:
+        """Whether there is something to sign and to mark with, or it would be made at first use."""
+        from licht.safety.certificates import KEY_FILE
+
+        return self.trust.chain is not None or (self.trust.folder / KEY_FILE).is_file()
+
+    def open_all(self, make_keys: bool = True) -> None:
+        """Open everything that is configured, now and not at the first picture. Raises what is wrong with it.
+
+        Without `make_keys` only what is there is looked at.
+        """
+        _ = self.block_lists, self.terms, self.image_filter, self.reader, self.asker, self.overrides
+        if not (make_keys or self.has_keys):
+            return
+        _ = self.credentials
         if self.trust.watermark != "licht":
             _ = self.watermark
 

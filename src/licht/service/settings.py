@@ -167,6 +167,13 @@ class ProtocolSection(Section):
     """Say `Generating` while a job runs; several clients know only Pending, Ready and Error."""
 
 
+class VerifySection(Section):
+    """Who may ask where a picture comes from."""
+
+    open: bool = False
+    """Whoever asks, also without a key: one at a time, and only with the file itself."""
+
+
 class LoggingSection(Section):
     """What is written down."""
 
@@ -266,6 +273,7 @@ class Settings(Section):
     worker: WorkerSection = WorkerSection()
     upsampling: UpsamplingSection = UpsamplingSection()
     protocol: ProtocolSection = ProtocolSection()
+    verify: VerifySection = VerifySection()
     logging: LoggingSection = LoggingSection()
     telemetry: TelemetrySection = TelemetrySection()
     tiers: dict[str, ConfiguredTier] = Field(default_factory=dict)

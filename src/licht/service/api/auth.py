@@ -9,8 +9,10 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from licht.core.errors import NotAuthenticated, NotPermitted
 from licht.service.api.parts import parts_of
 from licht.service.keys import Scope, is_well_formed
+from licht.service.settings import Settings
 
 _MARK: Final = "__licht_access__"
+_UNLESS: Final = "__licht_open_by_setting__"
 _OPEN: Final = "open"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,11 +24,12 @@ def open_to_all(endpoint: F) -> F:
     return endpoint
 
 
-def needs(scope: Scope) -> Callable[[F], F]:
-    """Mark a route that needs a key with `scope`."""
+def needs(scope: Scope, unless: Callable[[Settings], bool] | None = None) -> Callable[[F], F]:
+    """Mark a route that needs a key with `scope`; where `unless` says so, it also answers who has none."""
 
     def mark(endpoint: F) -> F:
         setattr(endpoint, _MARK, scope.value)
+        setattr(endpoint, _UNLESS, unless)
         return endpoint
 
     return mark
@@ -50,12 +53,16 @@ def authenticate(
 
     `_key` and `_token` are there for the document only.
     """
-    access = access_of(request.scope["endpoint"])
+    endpoint = request.scope["endpoint"]
+    access = access_of(endpoint)
     if access == _OPEN:
         return
     if access is None:
         raise NotPermitted("Not permitted")
     text = _given(request)
+    unless: Callable[[Settings], bool] | None = getattr(endpoint, _UNLESS, None)
+    if text is None and unless is not None and unless(parts_of(request).settings):
+        return
     if text is None:
         raise NotAuthenticated("Not authenticated")
     if not is_well_formed(text):

@@ -2,20 +2,23 @@
 
 import asyncio
 import hashlib
+import re
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from licht.core.errors import InvalidImage, InvalidRequest
+from licht.core.errors import InvalidImage, InvalidRequest, NotAuthenticated, NotAvailable
 from licht.safety.examine import examine
 from licht.service.api.auth import needs
 from licht.service.api.bodies import Image
 from licht.service.api.draft import Given
 from licht.service.api.inputs import Inputs
-from licht.service.api.parts import Parts, key_of, parts_of
+from licht.service.api.parts import Parts, parts_of
 from licht.service.keys import Key, Scope
 
+_ELSEWHERE: Final = re.compile(r"[a-z]+:(?!image/)", re.IGNORECASE)
+"""Not the file itself but where it lies: an address, a job, a reference."""
 _FILES: Final = ("image/png", "image/jpeg", "image/webp", "application/octet-stream")
 
 
@@ -64,17 +67,24 @@ def router() -> APIRouter:
     return made
 
 
-@needs(Scope.GENERATE)
+@needs(Scope.GENERATE, unless=lambda settings: settings.verify.open)
 async def verify_picture(request: Request) -> Verdict:
     """Read a picture's content credentials and look for this installation's watermark."""
-    parts, key = parts_of(request), key_of(request)
+    parts = parts_of(request)
     inputs: Inputs = request.app.state.inputs
+    examining: asyncio.Semaphore = request.app.state.examining
+    key: Key | None = getattr(request.state, "key", None)
+    if key is None and examining.locked():
+        raise NotAvailable("another picture is being looked at; try again in a moment")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in _FILES:
         data = inputs.checked(await request.body(), "body")
     else:
-        data = await inputs.read_file(key.id, Given("image", _image(await request.body())))
-    async with request.app.state.examining:
+        sent = _image(await request.body())
+        if key is None and _ELSEWHERE.match(sent):
+            raise NotAuthenticated("without a key only the file itself is looked at; send its bytes")
+        data = await inputs.read_file(key.id if key is not None else "", Given("image", sent))
+    async with examining:
         return await asyncio.to_thread(_verdict, parts, key, data)
 
 
@@ -87,13 +97,13 @@ def _image(text: bytes) -> str:
         ) from error
 
 
-def _verdict(parts: Parts, key: Key, data: bytes) -> Verdict:
+def _verdict(parts: Parts, key: Key | None, data: bytes) -> Verdict:
     tools = parts.policy.tools
     try:
         report = examine(data, tools.known_watermark(), tools.anchors() or None, registry=tools.registry)
     except InvalidRequest as error:
         raise InvalidImage(error.message, field="image") from error
-    job = parts.gallery.job_of_file(key.id, hashlib.sha256(data).hexdigest())
+    job = parts.gallery.job_of_file(key.id, hashlib.sha256(data).hexdigest()) if key is not None else None
     record = report["known"]
     if job is not None:
         report["known"] = KnownView(job=job.id, created_at=job.created_at, distance=0)
