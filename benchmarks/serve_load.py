@@ -61,8 +61,8 @@ class Options:
     rate: float = 50.0
     seconds: float = 30.0
     jobs: int = 10_000
-    kill_s: float = 120.0
-    kill_every_s: float = 1.0
+    kill_s: float | None = None
+    kill_every_s: float | None = None
     pictures: int = 12
 
 
@@ -284,6 +284,9 @@ class Load(threading.Thread):
 def kill(options: Options, nano: bool = False) -> Result:
     """SIGKILL of the API, the worker or both at random under load; then every accepted job is accounted for."""
     receiver = Receiver()
+    # the built-in model takes seconds to come up, and is to get some work done between two kills
+    seconds = options.kill_s or (300.0 if nano else 120.0)
+    every_s = options.kill_every_s or (30.0 if nano else 1.0)
     settings = {
         "queue__lease_s": str(_LEASE_S), "queue__heartbeat_s": "1", "queue__max_deaths": "1000",
         "webhooks__schedule_s": ",".join(["0", *["1"] * 60]), "fetch__ports": str(receiver.port),
@@ -296,7 +299,7 @@ def kill(options: Options, nano: bool = False) -> Result:
         database = database_of(served, options)
         load = Load(served, fields, 1.0 if nano else 0.05)
         load.start()
-        kills = _kill_for(options, served, database)
+        kills = _kill_for(seconds, every_s, served, database)
         load.ended.set()
         load.join(60)
         states = until_idle(database, 300)
@@ -306,7 +309,7 @@ def kill(options: Options, nano: bool = False) -> Result:
         database.close()
     receiver.close()
     return {
-        "seconds": options.kill_s,
+        "seconds": seconds,
         "kills": kills,
         "accepted": len(load.accepted),
         "repeated_submits": load.repeats,
@@ -326,14 +329,14 @@ def kill_nano(options: Options) -> Result:
     return kill(options, nano=True)
 
 
-def _kill_for(options: Options, served: Served, database: Database) -> int:
-    """Kill about every `kill_every_s` the API, the worker or both, of those that have come up; returns how many."""
+def _kill_for(seconds: float, every_s: float, served: Served, database: Database) -> int:
+    """For so many `seconds` kill about every `every_s` the API, the worker or both, of those that have come up; returns how many."""
     kills = 0
-    end = time.monotonic() + options.kill_s
+    end = time.monotonic() + seconds
     with served.client() as client:
         client.timeout = httpx.Timeout(0.5)
         while time.monotonic() < end:
-            time.sleep(options.kill_every_s * random.uniform(0.5, 1.5))
+            time.sleep(every_s * random.uniform(0.5, 1.5))
             up = _up(served, client, database)
             for pid in random.sample(sorted(up), k=random.randint(1, len(up))) if up else []:
                 os.kill(pid, signal.SIGKILL)

@@ -75,7 +75,9 @@ def test_an_official_model_that_is_not_installed_says_where_it_belongs(shelf: Pa
     "model", ["", "nowhere", "no/where", "..x", "a\nb", "\x1b[31m", "nano2", "/dev/null", "-", "x\0y"]
 )
 def test_an_unknown_model_names_the_known_ones(shelf: Path, model: str) -> None:
-    refused(UnknownModel, model, "there is no model, folder or file", "use a path, or one of nano, dev, klein-4b")
+    refused(
+        UnknownModel, model, "there is no model, folder or file", f"use a path, or one of {', '.join(built_in())}, dev"
+    )
 
 
 @pytest.mark.parametrize("model", [".", "..", "/"])

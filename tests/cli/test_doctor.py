@@ -22,7 +22,7 @@ def test_a_sound_installation_draws(capsys: pytest.CaptureFixture[str]) -> None:
     assert report["drawing"]["steps"] == 8
     assert report["versions"]["torch"]
     assert report["devices"][0]["device"] == "cpu"
-    assert report["models"]["built_in"] == ["nano"]
+    assert report["models"]["built_in"] == [*catalog.built_in()]
 
 
 def test_it_says_where_models_are_looked_for(

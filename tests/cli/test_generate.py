@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from licht.checkpoint.catalog import built_in
 from licht.checkpoint.detect import Layout
 from licht.checkpoint.save import Target, save_network
 from licht.cli.main import run
@@ -253,8 +254,8 @@ def test_a_prompt_that_is_no_text_is_refused(generate: Licht, here: Path, prompt
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("", "there is no model, folder or file ''; use a path, or one of nano, dev"),
-        ("nothing", "there is no model, folder or file 'nothing'; use a path, or one of nano, dev"),
+        ("", f"there is no model, folder or file ''; use a path, or one of {', '.join(built_in())}, dev"),
+        ("nothing", "there is no model, folder or file 'nothing'; use a path, or one of nano"),
         (
             "klein-4b",
             "klein-4b is not installed: run `licht models get klein-4b`, copy the folder of black-forest-labs/FLUX.2-klein-4B to",
