@@ -19,15 +19,17 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 from real_size import write_model  # type: ignore[import-not-found,unused-ignore] # it lies beside this file
 
 from licht.checkpoint.folder import ModelFiles, read_folder
 from licht.checkpoint.packed import stored_format
 from licht.core.request import ImageRequest, ImageResult, Picture, Progress, Reference
 from licht.core.sizes import Size
+from licht.engine.calibrate import machine
 from licht.engine.engine import Choice, Engine
 from licht.model.variants import VARIANTS, Variant
-from licht.plan.plan import CPU, Machine, Plan, Residency, Setup, choose, make_plan
+from licht.plan.plan import Machine, Plan, Residency, Setup, choose, make_plan
 from licht.plan.work import Request
 
 
@@ -72,11 +74,11 @@ def planned(files: ModelFiles, case: Case) -> Plan:
     """The plan of a case."""
     size = Size(case.width, case.height)
     request = Request(size, case.images, case.num, steps=1, reference_size=Size(512, 512))
-    machine: Machine = replace(CPU, memory_bytes=2**50)
+    here: Machine = replace(machine(torch.device("cpu"), 2**50), streams_quantised=False)
     setup = Setup(
         case.residency, "none", "bfloat16", case.banded, stored_format(files.transformer), stored_format(files.tower)
     )
-    return make_plan(files.variant, request, machine, setup)
+    return make_plan(files.variant, request, here, setup)
 
 
 def draw(folder: Path, case: Case) -> dict[str, int]:

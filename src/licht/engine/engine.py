@@ -4,8 +4,9 @@ import gc
 import re
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ from licht.model.text import TextTower
 from licht.model.transformer import Flux2Transformer, ReferenceCache
 from licht.model.variants import Variant
 from licht.plan.plan import Residency, Setup
-from licht.quant.pages import keep_freed_memory
+from licht.quant.pages import handing_back, keep_freed_memory, trim
 from licht.quant.swap import QUANTISERS
 from licht.sampling.noise import grid_to_tokens, initial_noise
 from licht.sampling.schedule import sigmas
@@ -151,9 +152,9 @@ class Engine:
 
     def _draw(self, settled: Settled, setup: Setup) -> Events:
         text, unconditional, warnings = yield from self._encode_prompt(settled)
-        self._release_unless_resident(setup)
+        self._end_stage(setup)
         references, clean = yield from self._encode_pictures(settled, setup.banded)
-        self._release_unless_resident(setup)
+        self._end_stage(setup)
         conditions = yield from self._conditions(settled, text, unconditional, references)
         warnings += self.recall.cache.take_warnings()
         previews = settled.request.previews and setup.residency is Residency.RESIDENT
@@ -166,22 +167,34 @@ class Engine:
             waiting += [(latents[n : n + 1], seed, start + n) for n, seed in enumerate(group)]
             if setup.residency is Residency.RESIDENT or start + self.batch_size >= len(seeds):
                 # otherwise the transformer would have to be loaded again for every group
-                self._release_unless_resident(setup)
+                self._end_stage(setup)
                 for one, seed, number in waiting:
                     yield from self._decode(settled, (one, seed, number), warnings, setup.banded)
                 waiting = []
-        self._release_unless_resident(setup)
+        self._end_stage(setup)
 
-    def _release_unless_resident(self, setup: Setup) -> None:
-        """Let go of what the stage before needed, where the plan says that there is no room for all."""
-        if setup.residency is Residency.RESIDENT:
-            return
-        release(self._tower, self._autoencoder, self._transformer)
-        self._tower = self._autoencoder = self._transformer = None
-        self.loras.detach()
-        gc.collect()
-        if self.placement.device.type == "cuda":
-            torch.cuda.empty_cache()
+    def _end_stage(self, setup: Setup) -> None:
+        """Let go of what the stage before needed, where the plan says that there is no room for all.
+
+        What is freed goes back to the system, or the next stage would come on top of it.
+        """
+        if setup.residency is not Residency.RESIDENT:
+            release(self._tower, self._autoencoder, self._transformer)
+            self._tower = self._autoencoder = self._transformer = None
+            self.loras.detach()
+            gc.collect()
+            if self.placement.device.type == "cuda":
+                torch.cuda.empty_cache()
+        if self._is_large_on_cpu:
+            trim()
+
+    @property
+    def _is_large_on_cpu(self) -> bool:
+        return self.placement.device.type == "cpu" and self.variant.transformer.parameters >= _SMALL_PARAMETERS
+
+    def _lean(self) -> AbstractContextManager[None]:
+        """For the autoencoder of a large model: as little memory as the plan says, at a few per cent of its time."""
+        return handing_back() if self._is_large_on_cpu else nullcontext()
 
     def _encode_prompt(
         self, settled: Settled
@@ -219,7 +232,9 @@ class Engine:
         return stages.join_references(latents, settled.places) if latents else None, clean
 
     def _latents(self, picture: Picture, banded: bool) -> Tensor:
-        return self.recall.latents(picture, banded, lambda: stages.encode_reference(self.autoencoder, picture, banded))
+        with self._lean():
+            encode = partial(stages.encode_reference, self.autoencoder, picture, banded)
+            return self.recall.latents(picture, banded, encode)
 
     def _conditions(
         self, settled: Settled, text: Tensor, unconditional: Tensor | None, references: stages.ReferenceTokens | None
@@ -276,7 +291,8 @@ class Engine:
         """One picture; `drawn` is (latents (1, L, C), seed, number of the picture)."""
         latents_1LC, seed, number = drawn
         yield Progress("decode", 0, 1, number)
-        picture = stages.decode(self.autoencoder, latents_1LC, settled.native.grid, banded)
+        with self._lean():
+            picture = stages.decode(self.autoencoder, latents_1LC, settled.native.grid, banded)
         if settled.canvas is not None:
             picture = settled.canvas.finish(picture)
         elif settled.native != settled.size:

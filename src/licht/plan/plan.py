@@ -49,6 +49,8 @@ class Machine:
     """Formats that are multiplied without being dequantised."""
     streams_quantised: bool = True
     """Whether matrices that are quantised on loading can be kept elsewhere; a processor has no elsewhere."""
+    kept_share: float = 0.0
+    """Memory that activations have freed and that is kept for the next ones, beside what they take, as a share of it."""
     maps_files: bool = False
     """Whether weights are used where they are mapped: of an embedding only the rows of the prompt are then read."""
     measured: bool = False
@@ -57,11 +59,12 @@ class Machine:
 CPU: Final = Machine(
     "cpu",
     0,
-    560 * 2**20,
+    680 * 2**20,
     MappingProxyType({"float32": 1e11, "bfloat16": 4e11, "int8": 6e11}),
     6e8,
     1.5e9,
     streams_quantised=False,
+    kept_share=0.83,
     maps_files=True,
 )
 GPU: Final = Machine(
@@ -166,6 +169,8 @@ def make_plan(variant: Variant, request: Request, machine: Machine, setup: Setup
             continue
         parts = weights if setup.residency is Residency.RESIDENT else {part: weights[part]}
         beside = work.memory_bytes + machine.overhead_bytes + _conversion_bytes(variant, machine, setup, part)
+        if part == "transformer" and setup.residency is not Residency.STREAMED:
+            beside += round(machine.kept_share * work.memory_bytes)
         stages.append(Stage(name, dict(parts), beside, _seconds(variant, request, machine, setup, part, work)))
     return Plan(variant.name, request, machine, setup, tuple(stages))
 

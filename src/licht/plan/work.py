@@ -26,7 +26,7 @@ TOWER_WIDTHS: Final = 5.0
 """The same for a tower, beside two of its MLP's width."""
 SLICE_BYTES: Final = 16 * 2**20 * 8
 """What dequantising a slice of a matrix takes for a moment."""
-DECODER_MAPS: Final = (3.05, 0.75)
+DECODER_MAPS: Final = (3.4, 0.75)
 """Maps of the last level's first width, at full resolution, that are alive at once: of the whole, and in bands."""
 ENCODER_MAPS: Final = (5.1, 1.35)
 """The same of the encoder, in units of its first width."""
