@@ -17,6 +17,7 @@ from licht.training.autoencoder import measure_statistics
 from licht.training.build import autoencoder_config
 from licht.training.config import Networks, Recipe, Task
 from licht.training.flow import FlowNetworks
+from licht.training.grow import deepened
 from licht.training.rendered import mixed_pictures
 from licht.training.state import checkpoints, newest_checkpoint, read_recipe, read_tensors
 
@@ -46,7 +47,8 @@ def autoencoder_folder(recipe: Recipe, known: Mapping[str, Path]) -> Path:
 def open_networks(folder: Path, networks: Networks) -> FlowNetworks:
     """Tower and transformer of a model folder, or the newest averages of a run; float32 on the CPU.
 
-    Raises `InvalidSettings` if they have not the sizes of `networks`.
+    A transformer with fewer blocks than `networks` gets new ones that begin without effect (`grow.deepened`).
+    Raises `InvalidSettings` if they have not the sizes of `networks` otherwise.
     """
     if (folder / "transformer").is_dir():
         tensors = _folder_tensors(folder)
@@ -54,6 +56,7 @@ def open_networks(folder: Path, networks: Networks) -> FlowNetworks:
         every = read_tensors(newest_checkpoint(folder) / "state.safetensors", "ema/")
         # what else there is served training only
         tensors = {name: value for name, value in every.items() if name.startswith(("transformer.", "tower."))}
+    tensors = deepened(tensors, networks.depth, networks.depth_single)
     embeds = any(name.startswith("transformer.guidance_in.") for name in tensors)
     found = FlowNetworks(networks, guidance_embed=embeds)
     wanted = {name: tuple(tensor.shape) for name, tensor in found.state_dict().items()}
