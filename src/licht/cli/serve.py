@@ -11,15 +11,11 @@ import typer
 if TYPE_CHECKING:
     import socket
 
-    from licht.core.protocols import Ranker
     from licht.service.settings import Settings
-    from licht.service.worker.drawing import Drawer
-    from licht.upsample.ask import Upsampler
 
 _API_STOP_S = 5
 _SWITCH_S = 0.001
 _FIRST_KEY = "first-key"
-_NON_COMMERCIAL = "non-commercial"
 
 
 class Part(StrEnum):
@@ -238,81 +234,12 @@ def _run_worker(settings: "Settings", worker_id: str | None) -> None:
     import os
     import signal
 
-    from licht.service.api.parts import queue_limits
-    from licht.service.database.connect import Database
-    from licht.service.database.migrate import migrate
-    from licht.service.queue.store import JobStore
-    from licht.service.storage import Storage
+    from licht.cli.working import open_worker
     from licht.service.supervise import end_with_supervisor
-    from licht.service.telemetry import open_telemetry
-    from licht.service.worker.loop import Worker, WorkerLimits
 
-    database = Database(settings.database_url)
-    migrate(database)
-    drawer = _open_drawer(settings)
-    _check_licence(settings, drawer)
-    limits = WorkerLimits(
-        heartbeat_s=settings.queue.heartbeat_s, stall_s=settings.worker.stall_s, drain_s=settings.server.drain_s
-    )
-    store = JobStore(database, queue_limits(settings))
-    telemetry = open_telemetry(settings.telemetry.endpoint, worker_id or "worker", settings.telemetry.sample)
-    storage = Storage(settings.storage_url, settings.storage.endpoint_url)
-    worker = Worker(store, storage, drawer, limits, worker_id, on_overdue=lambda: os._exit(0), telemetry=telemetry)
+    opened = open_worker(settings, worker_id, on_overdue=lambda: os._exit(0))
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.stop())
+        signal.signal(number, lambda *_: opened.worker.stop())
     if worker_id is not None:
         end_with_supervisor()
-    worker.run()
-    telemetry.close()
-    database.close()
-
-
-def _open_drawer(settings: "Settings") -> "Drawer":
-    """Licht's own engine, or the one that the settings name."""
-    worker = settings.worker
-    if worker.engine is not None:
-        drawer: Drawer = _opened(settings, worker.engine, "worker.engine")
-        return drawer
-    from licht import load
-    from licht.service.worker.drawing import ModelDrawer
-
-    ranker: Ranker | None = None
-    if worker.ranker is not None:
-        ranker = _opened(settings, worker.ranker, "worker.ranker")
-    model = load(worker.model, variant=worker.variant, device=worker.device, dtype=worker.dtype, policy=worker.policy)
-    return ModelDrawer(model, ranker, _upsampler(settings))
-
-
-def _upsampler(settings: "Settings") -> "Upsampler | None":
-    """The chat endpoint of the settings, if there is one."""
-    asked = settings.upsampling
-    if asked.url is None:
-        return None
-    from licht.upsample.chat import ChatUpsampler
-
-    key = asked.key.get_secret_value() if asked.key is not None else None
-    return ChatUpsampler(asked.url, asked.model, key, asked.timeout_s)
-
-
-def _opened(settings: "Settings", name: str, field: str) -> Any:  # noqa: ANN401 - what the operator names
-    """What the function `module:function` makes of the settings. Raises `InvalidSettings`."""
-    import importlib
-
-    from licht.core.errors import InvalidSettings
-
-    module, _, function = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), function)(settings)
-    except (ImportError, AttributeError) as error:
-        raise InvalidSettings(f"{field} {name} cannot be opened ({error})", field=field) from error
-
-
-def _check_licence(settings: "Settings", drawer: "Drawer") -> None:
-    from licht.core.errors import InvalidSettings
-
-    if _NON_COMMERCIAL in drawer.licence.lower() and not settings.worker.accept_non_commercial_licence:
-        raise InvalidSettings(
-            f"{drawer.name} is under the licence {drawer.licence}; read it, and if your use keeps to it, set "
-            "worker.accept_non_commercial_licence = true",
-            field="worker.accept_non_commercial_licence",
-        )
+    opened.run()

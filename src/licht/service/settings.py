@@ -172,6 +172,8 @@ class VerifySection(Section):
 
     open: bool = False
     """Whoever asks, also without a key: one at a time, and only with the file itself."""
+    wait_s: Positive = 60.0
+    """How long a caller waits for a worker to look at the picture."""
 
 
 class LoggingSection(Section):

@@ -13,11 +13,14 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from licht.service.api.app import create_app
+from licht.safety.examine import examine
+from licht.safety.tools import Tools
 from licht.service.api.parts import Parts
 from licht.service.keys import Scope
 from licht.service.settings import load_settings
 from licht.service.worker.loop import Worker, WorkerLimits
 from tests.service.fakes import FakeDrawer
+from licht.service.worker.looking import Looker
 
 HOST = "http://localhost"
 
@@ -97,3 +100,47 @@ def running(service: Service) -> Iterator[Service]:
     yield service
     service.worker.stop()
     thread.join()
+
+
+@pytest.fixture
+def looking(build: Build) -> Iterator[Callable[[Service], None]]:
+    """Has pictures looked at beside a service, as its workers do."""
+    del build  # its services end after the threads
+    stopping = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def start(service: Service) -> None:
+        tools = Tools()
+        service.parts.register.enter("looker", "fake", "Apache-2.0")
+
+        def seen(data: bytes) -> dict[str, Any]:
+            return examine(data, tools.known_watermark(), tools.anchors() or None, registry=tools.registry)
+
+        looker = Looker(service.parts.looks, service.parts.storage, seen, "looker")
+        threads.append(threading.Thread(target=looker.run, args=(stopping,)))
+        threads[-1].start()
+
+    yield start
+    stopping.set()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.fixture
+def in_step(running: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """The same; a step of the prompt "held" begins when somebody has looked at the preview of the one before."""
+    looked_at: queue.Queue[int] = queue.Queue()
+    get = running.parts.previews.get
+
+    def watched(job_id: str, after: int | None = None) -> PreviewRow | None:
+        row = get(job_id, after)
+        if row is not None:
+            looked_at.put(row.step)
+        return row
+
+    def hold(step: int) -> None:
+        assert step == 1 or looked_at.get(timeout=PATIENCE_S) == step - 1
+
+    monkeypatch.setattr(running.parts.previews, "get", watched)
+    running.drawer.hold = hold
+    return running

@@ -26,6 +26,7 @@ def service(build: Build) -> Service:
     made = build(
         fetch__enabled=False,
         keys__active_limit=100_000,
+        verify__wait_s=0.01,
         worker__policy="off",
         queue__heartbeat_s=1000,
         queue__lease_s=3000,

@@ -1,12 +1,27 @@
-import asyncio
 import base64
+import threading
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
+
+from licht.service.queue.looks import Answer, sealed, unsealed
 from tests.service.api.conftest import Build, Service
 from tests.service.api.pictures import shaded
 from tests.service.api.test_native import create
 
+Looking = Callable[[Service], None]
 
-def test_a_file_is_known_by_its_bytes(service: Service) -> None:
+
+@pytest.fixture
+def seeing(service: Service, looking: Looking) -> Service:
+    """A service whose pictures are looked at."""
+    looking(service)
+    return service
+
+
+def test_a_file_is_known_by_its_bytes(seeing: Service) -> None:
+    service = seeing
     service.drawer.picture = shaded()
     job = create(service, output_format="png")["id"]
     service.work()
@@ -19,7 +34,8 @@ def test_a_file_is_known_by_its_bytes(service: Service) -> None:
     assert service.client.post("/v1/verify", content=data, headers=other).json()["known"] is None
 
 
-def test_json_and_bytes_say_the_same(service: Service) -> None:
+def test_json_and_bytes_say_the_same(seeing: Service) -> None:
+    service = seeing
     data = shaded()
     encoded = base64.b64encode(data).decode()
     sent = service.client.post("/v1/verify", json={"image": encoded}).json()
@@ -41,10 +57,11 @@ def test_what_is_no_picture(service: Service) -> None:
         assert response.json()["code"] in ("invalid_image", "invalid_request")
 
 
-def test_by_setting_whoever_has_the_file_may_ask(build: Build) -> None:
+def test_by_setting_whoever_has_the_file_may_ask(build: Build, looking: Looking) -> None:
     data, kind = shaded(), {"content-type": "image/png"}
     encoded = base64.b64encode(data).decode()
     shut, opened = build(), build(verify__open="true")
+    looking(opened)
     for service in (shut, opened):
         del service.client.headers["x-key"]
     assert shut.client.post("/v1/verify", content=data, headers=kind).status_code == 403
@@ -61,8 +78,59 @@ def test_by_setting_whoever_has_the_file_may_ask(build: Build) -> None:
 
 def test_who_has_no_key_does_not_queue_up(build: Build) -> None:
     service = build(verify__open="true")
-    key = service.client.headers.pop("x-key")
-    service.app.state.examining = asyncio.Semaphore(0)
+    del service.client.headers["x-key"]
+    service.parts.looks.submit(None, "00" * 32, most=1)
     response = service.client.post("/v1/verify", content=shaded(), headers={"content-type": "image/png"})
     assert (response.status_code, response.json()["code"]) == (503, "not_available")
-    assert key
+    assert "another picture" in response.json()["message"]
+
+
+def test_a_key_waits_for_as_many_looks_as_for_jobs(build: Build) -> None:
+    service = build(keys__active_limit=2)
+    for _ in range(2):
+        service.parts.looks.submit(service.key_id, "00" * 32, most=2)
+    response = service.client.post("/v1/verify", content=shaded(), headers={"content-type": "image/png"})
+    assert (response.status_code, response.json()["code"]) == (429, "too_many_jobs")
+    assert "retry-after" in response.headers
+
+
+def test_without_a_worker_nobody_waits_for_ever_and_nothing_is_kept(build: Build) -> None:
+    service = build(verify__wait_s=0.05)
+    response = service.client.post("/v1/verify", content=shaded(), headers={"content-type": "image/png"})
+    assert (response.status_code, response.json()["code"]) == (503, "not_available")
+    assert kept(service) == []
+
+
+def test_the_service_answers_others_while_a_picture_is_looked_at(service: Service) -> None:
+    kind = {"content-type": "image/png"}
+    answers: list[int] = []
+    asking = threading.Thread(
+        target=lambda: answers.append(service.client.post("/v1/verify", content=shaded(), headers=kind).status_code)
+    )
+    asking.start()
+    looks, found = service.parts.looks, []
+    service.until(lambda: bool(found.append(look) if (look := looks.claim("w")) is not None else found))
+    assert service.client.get("/v1/credits").status_code == 200
+    assert unsealed(service.parts.storage.get(found[0].digest)) == shaded()
+    looks.finish(found[0], Answer(error_code="not_available", error="not today"))
+    asking.join()
+    assert answers == [503]
+    assert kept(service) == []
+
+
+def test_what_is_looked_at_is_free_and_no_job(seeing: Service) -> None:
+    before = seeing.client.get("/v1/credits").json()
+    assert seeing.client.post("/v1/verify", content=shaded(), headers={"content-type": "image/png"}).status_code == 200
+    assert seeing.client.get("/v1/credits").json() == before
+    assert seeing.client.get("/v1/jobs").json() == {"jobs": []}
+    assert kept(seeing) == []
+
+
+def test_a_file_is_stored_under_a_hash_of_its_own() -> None:
+    assert unsealed(sealed(b"file")) == b"file"
+    assert sealed(b"file") != sealed(b"file")
+
+
+def kept(service: Service) -> list[Path]:
+    """The stored files."""
+    return [path for path in (service.parts.settings.data / "blobs").rglob("*") if path.is_file()]

@@ -73,8 +73,6 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     app.state.parts = opened
     fetcher = opened.fetcher if settings.fetch.enabled else None
     app.state.inputs = Inputs(settings.inputs, fetcher, partial(find_own, opened))
-    # reading a watermark keeps a processor busy: one at a time leaves the others to everybody else
-    app.state.examining = asyncio.Semaphore(1)
     app.state.mcp = mcp.McpOverHttp(app, settings.server.max_body_bytes)
     app.state.measurements = operations.Measurements(opened)
     app.include_router(operations.router())

@@ -9,6 +9,7 @@ from licht.core.errors import LichtError
 from licht.service import webhooks
 from licht.service.api.parts import Parts
 from licht.service.retention import Retention
+from licht.service.storage import GRACE_S
 from licht.service.webhooks import Event
 
 _LOG: Final = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ async def _send(parts: Parts, event: Event) -> None:
 async def reap(parts: Parts) -> None:
     """Take jobs from workers that are gone, and end those whose callers are."""
     await asyncio.to_thread(parts.store.cancel_unwanted)
+    await asyncio.to_thread(parts.looks.reap)
     count = await asyncio.to_thread(parts.store.leases.reap)
     if count:
         _LOG.warning("took jobs from dead workers", extra={"jobs": count})
@@ -49,6 +51,7 @@ async def reap(parts: Parts) -> None:
 
 async def purge(parts: Parts) -> None:
     """Remove jobs and files as the settings say."""
+    await asyncio.to_thread(parts.looks.drop_older, GRACE_S)
     keep = parts.settings.storage
     retention = Retention(parts.store, parts.storage, parts.clock, keep_days=keep.keep_days, keep_bytes=keep.keep_bytes)
     removed = await asyncio.to_thread(retention.run)

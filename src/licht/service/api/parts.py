@@ -18,6 +18,7 @@ from licht.service.gallery import Gallery
 from licht.service.keys import Key, KeyStore
 from licht.service.queue.changes import Changes
 from licht.service.queue.forecast import Forecast
+from licht.service.queue.looks import Looks
 from licht.service.queue.previews import Previews
 from licht.service.queue.records import QueueLimits
 from licht.service.queue.register import Register
@@ -43,6 +44,7 @@ class Parts:
     keys: KeyStore
     storage: Storage
     register: Register
+    looks: Looks
     changes: Changes
     outbox: Outbox
     previews: Previews
@@ -75,6 +77,11 @@ def queue_limits(settings: Settings) -> QueueLimits:
     )
 
 
+def open_looks(settings: Settings, database: Database, clock: Callable[[], float] = time.time) -> Looks:
+    """The looks of the database, within the limits of the settings."""
+    return Looks(database, settings.verify.wait_s, settings.queue.lease_s, clock)
+
+
 def open_parts(settings: Settings, clock: Callable[[], float] = time.time) -> Parts:
     """Open everything; the database is migrated first. Raises `InvalidSettings`, `NotAvailable`."""
     database = Database(settings.database_url)
@@ -90,6 +97,7 @@ def open_parts(settings: Settings, clock: Callable[[], float] = time.time) -> Pa
         keys=KeyStore(database, clock),
         storage=Storage(settings.storage_url, settings.storage.endpoint_url),
         register=Register(database, clock),
+        looks=open_looks(settings, database, clock),
         changes=Changes(database),
         previews=Previews(database),
         gallery=Gallery(database, clock),

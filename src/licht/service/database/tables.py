@@ -262,3 +262,22 @@ BATTLES: Final = Table(
     CheckConstraint("(score IS NULL) = (voted_at IS NULL)", name="voted"),
     Index("ix_battles_voted", "voted_at"),
 )
+
+LOOKS: Final = Table(
+    "looks",
+    METADATA,
+    # pictures that a worker is to look at, as long as somebody waits for what it says
+    Column("id", Text, primary_key=True),
+    # NULL: whoever asked has no key
+    Column("key_id", Text, ForeignKey("keys.id")),
+    Column("digest", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("owner", Text),
+    Column("attempt", Integer, nullable=False),
+    Column("answer", Text),
+    CheckConstraint("state IN ('queued', 'running', 'ended')", name="state"),
+    CheckConstraint("(state = 'running') = (owner IS NOT NULL)", name="owner"),
+    CheckConstraint("(state = 'ended') = (answer IS NOT NULL)", name="answer"),
+    Index("ix_looks_next", "state", "created_at"),
+)

@@ -21,6 +21,7 @@ from licht.service.queue.wake import Waker
 from licht.service.storage import Storage
 from licht.service.telemetry import Telemetry, Value
 from licht.service.worker.drawing import Drawer, Drawn, Manner, PreviewDrawn
+from licht.service.worker.looking import Looker
 from licht.service.worker.measure import StageClock, device_bytes, resident_bytes
 from licht.service.worker.tasks import request_of
 
@@ -61,6 +62,11 @@ class _HandBack(Exception):
     """The worker has to stop before the picture is finished."""
 
 
+def new_name() -> str:
+    """A name that no other worker has."""
+    return f"worker_{uuid.uuid4().hex[:12]}"
+
+
 class Worker:
     """One worker; `run` returns when `stop` was called and the job in hand is finished or handed back."""
 
@@ -74,13 +80,14 @@ class Worker:
         on_stall: Callable[[], None] = lambda: os._exit(_STALLED),
         on_overdue: Callable[[], None] = lambda: None,
         telemetry: Telemetry | None = None,
+        looker: Looker | None = None,
     ) -> None:
-        """Work on the jobs of `store` with `drawer`.
+        """Work on the jobs of `store` with `drawer`, and beside it on what the `looker` is asked.
 
         `on_stall` must not return to a hung engine. `on_overdue` is called when a step outlasts the draining and its
         job has been given back: a process of its own ends itself there.
         """
-        self.id = worker_id or f"worker_{uuid.uuid4().hex[:12]}"
+        self.id = worker_id or new_name()
         self._store = store
         self._storage = storage
         self._drawer = drawer
@@ -88,6 +95,7 @@ class Worker:
         self._on_stall = on_stall
         self._on_overdue = on_overdue
         self._telemetry = telemetry or Telemetry()
+        self._looker = looker
         self._register = Register(store.database)
         self._previews = Previews(store.database)
         self._stopping = threading.Event()
@@ -109,6 +117,9 @@ class Worker:
             about = self._warm_up(self._hand)
             self._hand = None
             self._register.ready(self.id, about)
+            if self._looker is not None:
+                # a daemon: whatever it looks at, it must not keep the process from ending
+                threading.Thread(target=self._looker.run, args=(self._stopping,), name="looks", daemon=True).start()
             _LOG.info("ready", extra={"worker": self.id, "model": self._drawer.name})
             while not self._stopping.is_set():
                 try:
@@ -297,6 +308,9 @@ class Worker:
                 _LOG.warning("no heartbeat", extra={"worker": self.id, "reason": error.message})
             if hand is not None and time.monotonic() - hand.last_moved > self._limits.stall_s:
                 _LOG.error("the engine hangs; ending this worker", extra={"worker": self.id})
+                self._on_stall()
+            if self._looker is not None and self._looker.busy_s > self._limits.stall_s:
+                _LOG.error("looking at a picture hangs; ending this worker", extra={"worker": self.id})
                 self._on_stall()
             if self._stopping.is_set():
                 self._give_up_if_overdue(hand)

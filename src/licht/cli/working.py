@@ -1,0 +1,129 @@
+"""What a worker consists of, put together from the settings: in a process of `licht serve`, or wherever else it runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from licht.core.protocols import Ranker
+    from licht.service.database.connect import Database
+    from licht.service.settings import Settings
+    from licht.service.telemetry import Telemetry
+    from licht.service.worker.drawing import Drawer
+    from licht.service.worker.looking import Examine
+    from licht.service.worker.loop import Worker
+    from licht.upsample.ask import Upsampler
+
+_NON_COMMERCIAL = "non-commercial"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A worker and what it holds open."""
+
+    worker: "Worker"
+    database: "Database"
+    telemetry: "Telemetry"
+
+    def run(self) -> None:
+        """Work until the worker is stopped; then let go of everything."""
+        self.worker.run()
+        self.telemetry.close()
+        self.database.close()
+
+
+def open_worker(settings: "Settings", worker_id: str | None, on_overdue: Callable[[], None]) -> Opened:
+    """The worker that the settings describe, its weights named but not yet read.
+
+    `on_overdue` ends the process where one step outlasts the draining. Raises `InvalidSettings` and its kin.
+    """
+    from licht.service.api.parts import open_looks, queue_limits
+    from licht.service.database.connect import Database
+    from licht.service.database.migrate import migrate
+    from licht.service.queue.store import JobStore
+    from licht.service.storage import Storage
+    from licht.service.telemetry import open_telemetry
+    from licht.service.worker.looking import Looker
+    from licht.service.worker.loop import Worker, WorkerLimits, new_name
+
+    database = Database(settings.database_url)
+    migrate(database)
+    drawer = _open_drawer(settings)
+    _check_licence(settings, drawer)
+    limits = WorkerLimits(
+        heartbeat_s=settings.queue.heartbeat_s, stall_s=settings.worker.stall_s, drain_s=settings.server.drain_s
+    )
+    name = worker_id or new_name()
+    telemetry = open_telemetry(settings.telemetry.endpoint, name, settings.telemetry.sample)
+    storage = Storage(settings.storage_url, settings.storage.endpoint_url)
+    worker = Worker(
+        JobStore(database, queue_limits(settings)),
+        storage,
+        drawer,
+        limits,
+        name,
+        on_overdue=on_overdue,
+        telemetry=telemetry,
+        looker=Looker(open_looks(settings, database), storage, _open_examine(), name),
+    )
+    return Opened(worker, database, telemetry)
+
+
+def _open_examine() -> "Examine":
+    """Looks with the keys of this installation, which may be made while the worker runs."""
+    from licht.safety.examine import examine
+    from licht.safety.tools import Tools
+
+    tools = Tools()
+    return lambda data: examine(data, tools.known_watermark(), tools.anchors() or None, registry=tools.registry)
+
+
+def _open_drawer(settings: "Settings") -> "Drawer":
+    """Licht's own engine, or the one that the settings name."""
+    worker = settings.worker
+    if worker.engine is not None:
+        drawer: Drawer = _opened(settings, worker.engine, "worker.engine")
+        return drawer
+    from licht import load
+    from licht.service.worker.drawing import ModelDrawer
+
+    ranker: Ranker | None = None
+    if worker.ranker is not None:
+        ranker = _opened(settings, worker.ranker, "worker.ranker")
+    model = load(worker.model, variant=worker.variant, device=worker.device, dtype=worker.dtype, policy=worker.policy)
+    return ModelDrawer(model, ranker, _upsampler(settings))
+
+
+def _upsampler(settings: "Settings") -> "Upsampler | None":
+    """The chat endpoint of the settings, if there is one."""
+    asked = settings.upsampling
+    if asked.url is None:
+        return None
+    from licht.upsample.chat import ChatUpsampler
+
+    key = asked.key.get_secret_value() if asked.key is not None else None
+    return ChatUpsampler(asked.url, asked.model, key, asked.timeout_s)
+
+
+def _opened(settings: "Settings", name: str, field: str) -> Any:  # noqa: ANN401 - what the operator names
+    """What the function `module:function` makes of the settings. Raises `InvalidSettings`."""
+    import importlib
+
+    from licht.core.errors import InvalidSettings
+
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)(settings)
+    except (ImportError, AttributeError) as error:
+        raise InvalidSettings(f"{field} {name} cannot be opened ({error})", field=field) from error
+
+
+def _check_licence(settings: "Settings", drawer: "Drawer") -> None:
+    from licht.core.errors import InvalidSettings
+
+    if _NON_COMMERCIAL in drawer.licence.lower() and not settings.worker.accept_non_commercial_licence:
+        raise InvalidSettings(
+            f"{drawer.name} is under the licence {drawer.licence}; read it, and if your use keeps to it, set "
+            "worker.accept_non_commercial_licence = true",
+            field="worker.accept_non_commercial_licence",
+        )
