@@ -1,6 +1,6 @@
-import json
 import math
 import os
+import socket
 import subprocess
 import sys
 import types
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from licht.core.errors import InvalidSettings, NotAvailable, OutputFailed
-from licht.training.loop import Rank, Report, TrainingDiverged, read_log, train
+from licht.training.loop import Rank, Report, TrainingDiverged, read_log, refuse_unspreadable, train
 from licht.training.optim import rate_factor
 from licht.training.state import checkpoints, read_tensors
 from licht.training.tensorboard import open_tensorboard
@@ -203,22 +203,33 @@ def test_no_room_is_an_error_and_no_crash(tmp_path: Path) -> None:
 
 
 WORKER = """
-import json, sys
+import sys
+from dataclasses import replace
 from pathlib import Path
 from tests.training.toy import ToyTask, toy_recipe
 from licht.training.loop import train
-train(ToyTask(toy_recipe()), toy_recipe(), Path(sys.argv[1]), 1, lambda report: None)
+for steps in (4, 8):
+    recipe = toy_recipe(8)
+    recipe = replace(recipe, optim=replace(recipe.optim, shard=sys.argv[2] == "shard"))
+    task = ToyTask(recipe, killed_at=steps if steps < 8 else None)
+    try:
+        train(task, recipe, Path(sys.argv[1]), 1, lambda report: None)
+    except KeyboardInterrupt:
+        pass
 """
 
 
-@pytest.mark.slow
-def test_two_gloo_processes_equal_one(tmp_path: Path) -> None:
+def two_processes(code: str, *arguments: str) -> None:
+    """Run `code` in two processes that know each other as torchrun's would. Raises if one fails."""
     root = Path(__file__).parents[2]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29655", "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     path = os.pathsep.join([str(root), str(root / "src")])
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(tmp_path / "two")],
+            [sys.executable, "-c", code, *arguments],
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": path},
             stderr=subprocess.PIPE,
             text=True,
@@ -228,9 +239,68 @@ def test_two_gloo_processes_equal_one(tmp_path: Path) -> None:
     for worker in workers:
         _, errors = worker.communicate(timeout=300)
         assert worker.returncode == 0, errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["copy", "shard"])
+def test_two_gloo_processes_equal_one(tmp_path: Path, way: str) -> None:
+    """They stop half-way and go on; measured: 1e-7."""
+    two_processes(WORKER, str(tmp_path / "two"), way)
     recipe = toy_recipe()
     train(ToyTask(recipe), recipe, tmp_path / "one", 1, quiet)
     expected, got = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert set(expected) == set(got)
     worst = max(float((expected[name] - tensor).abs().max()) for name, tensor in got.items() if name.startswith("ema/"))
     assert worst < 1e-6
-    assert json.dumps(losses(tmp_path / "two")[0])[:6] == json.dumps(losses(tmp_path / "one")[0])[:6]
+    assert losses(tmp_path / "two")[0] == pytest.approx(losses(tmp_path / "one")[0], abs=1e-5)
+
+
+FLOW_WORKER = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from licht.training.flow import FlowBatch, FlowNetworks
+from licht.training.shard import shard, whole
+from tests.training.runs import TINY, alive
+
+def losses(networks, rows):
+    generator = torch.Generator().manual_seed(3)
+    x0, noise, references = torch.randn(3, 4, 4, 32, generator=generator)
+    ids = torch.tensor([[1, 2, 3, 4]] * 4)
+    batch = FlowBatch(
+        x0[rows], noise[rows], torch.linspace(0.2, 0.8, 4)[rows], (2, 2), ids[rows], torch.ones_like(ids)[rows],
+        references[rows], ((2, 2),),
+    )
+    loss = networks(batch)["velocity"]
+    loss.backward()
+    return loss
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+plain, spread = FlowNetworks(replace(TINY, depth=2, depth_single=2)), FlowNetworks(replace(TINY, depth=2, depth_single=2))
+alive(plain, 5), alive(spread, 5)
+shard(spread, torch.device("cpu"), 2)
+losses(plain, slice(None))
+losses(spread, slice(rank, None, 2))
+held = sum(parameter.to_local().numel() for parameter in spread.parameters())
+total = sum(parameter.numel() for parameter in plain.parameters())
+assert held < 0.6 * total, (held, total)
+for (name, one), two in zip(plain.named_parameters(), spread.parameters(), strict=True):
+    torch.testing.assert_close(whole(two.grad), one.grad, atol=1e-5, rtol=1e-4, msg=name)
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_spread_networks_have_the_gradients_of_whole_ones() -> None:
+    """Text, references that go their own way, and picture; each process holds about half of the weights."""
+    two_processes(FLOW_WORKER)
+
+
+def test_what_cannot_be_spread_is_refused(tmp_path: Path) -> None:
+    recipe = toy_recipe()
+    recipe = replace(recipe, optim=replace(recipe.optim, shard=True, compile=True))
+    with pytest.raises(InvalidSettings, match=r"optim\.compile"):
+        refuse_unspreadable(ToyTask(recipe), recipe)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -20,11 +21,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from licht.core.errors import LichtError
+from licht.core.errors import InvalidSettings, LichtError
 from licht.training.config import Recipe
 from licht.training.ema import EMA
 from licht.training.fuse import fuse_blocks
 from licht.training.optim import build_optimizers, set_rates
+from licht.training.shard import shard, whole
 from licht.training.state import checkpoints, load_state, save_state, seconds_trained, write_json_line
 
 T = TypeVar("T")
@@ -114,6 +116,10 @@ class _Run:
         self.task, self.recipe, self.run, self.rank, self.on_report = task, recipe, run, rank, on_report
         self.watch = watch
         run.mkdir(parents=True, exist_ok=True)
+        self.sharded = recipe.optim.shard and rank.count > 1
+        if self.sharded:
+            refuse_unspreadable(task, recipe)
+            shard(task.module, next(task.module.parameters()).device, rank.count)
         self.optimizers = build_optimizers(task.module.named_parameters(), recipe.optim)
         self.ema = EMA(task.module, recipe.optim.ema)
         self.step = load_state(run, task.module, self.ema, self.optimizers, recipe)
@@ -121,7 +127,7 @@ class _Run:
             task.follow(self.ema.tensors)
         self.before = seconds_trained(checkpoints(run)[-1]) if self.step else 0.0
         self.begun = time.monotonic()
-        forward = DistributedDataParallel(task.module) if rank.count > 1 else task.module
+        forward = DistributedDataParallel(task.module) if rank.count > 1 and not self.sharded else task.module
         self.forward = forward
         if recipe.optim.compile:
             fuse_blocks(task.module)
@@ -158,7 +164,7 @@ class _Run:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), config.clip)
+        norm = whole(nn.utils.clip_grad_norm_(self.task.module.parameters(), config.clip))
         value = self._mean(loss.detach())
         if not math.isfinite(value):
             raise TrainingDiverged(f"the loss is {value} at step {self.step}; lower the learning rate and resume")
@@ -172,18 +178,28 @@ class _Run:
         return value
 
     def _save(self) -> None:
-        if self.rank.index == 0:
+        first = self.rank.index == 0
+        if first or self.sharded:
             seconds = self.before + time.monotonic() - self.begun
-            save_state(self.run, self.step, self.task.module, self.ema, self.optimizers, self.recipe, seconds)
+            save_state(self.run, self.step, self.task.module, self.ema, self.optimizers, self.recipe, seconds, first)
 
     def _sample(self) -> None:
-        if self.rank.index == 0:
+        first = self.rank.index == 0
+        if not first and not self.sharded:
+            return
+        self.ema.swap(self.task.module)
+        try:
+            with TemporaryDirectory() as scratch:
+                # who holds only a part of the weights draws along, for nobody to see
+                figures = self.task.sample((self.run if first else Path(scratch)) / self._sheet, self.step)
+        finally:
             self.ema.swap(self.task.module)
-            try:
-                figures = self.task.sample(self.run / f"sample-{self.step:08d}.png", self.step)
-            finally:
-                self.ema.swap(self.task.module)
+        if first:
             self._log(figures)
+
+    @property
+    def _sheet(self) -> str:
+        return f"sample-{self.step:08d}.png"
 
     def _log(self, figures: dict[str, float]) -> None:
         write_json_line(self.run / "log.jsonl", {"step": self.step, **figures})
@@ -210,6 +226,13 @@ class _Run:
             dist.all_reduce(value)
             value /= self.rank.count
         return float(value)
+
+
+def refuse_unspreadable(task: TrainingTask, recipe: Recipe) -> None:
+    """Raises `InvalidSettings` for what needs whole weights while it trains."""
+    if recipe.optim.compile or isinstance(task, FollowsAverage):
+        what = "optim.compile" if recipe.optim.compile else "Self-Flow, which looks at the average of all weights"
+        raise InvalidSettings(f"optim.shard does not go together with {what}; leave one of them out")
 
 
 @contextmanager

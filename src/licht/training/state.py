@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from licht.core.errors import InvalidCheckpoint, InvalidSettings, OutputFailed
 from licht.training.config import Recipe, difference, recipe_from_json
 from licht.training.ema import EMA
+from licht.training.shard import spread_like, whole
 
 _STEP = re.compile(r"step-(\d{8})")
 KEPT = 2
@@ -27,23 +28,25 @@ def save_state(
     optimizers: list[torch.optim.Optimizer],
     recipe: Recipe,
     seconds: float = 0.0,
+    write: bool = True,
 ) -> Path:
     """Write everything needed to go on after `step` steps and `seconds` of training.
 
+    Where tensors are spread over processes, all of them call, and only one is to `write`.
     Raises `OutputFailed`; older checkpoints survive that.
     """
     tensors = {f"model/{name}": tensor for name, tensor in module.state_dict().items()}
     tensors |= {f"ema/{name}": tensor for name, tensor in ema.tensors.items()}
     for number, optimizer in enumerate(optimizers):
         tensors |= {f"optimizer{number}/{key}": value for key, value in _optimizer_tensors(optimizer).items()}
+    tensors = {name: whole(tensor.detach()).cpu().contiguous() for name, tensor in tensors.items()}
     final, partial = run / f"step-{step:08d}", run / f".step-{step:08d}.part"
+    if not write:
+        return final
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            partial / "state.safetensors",
-        )
+        save_file(tensors, partial / "state.safetensors")
         (partial / "recipe.json").write_text(recipe.as_json(), "utf-8")
         (partial / "progress.json").write_text(json.dumps({"step": step, "seconds": round(seconds, 1)}), "utf-8")
         shutil.rmtree(final, ignore_errors=True)
@@ -75,9 +78,12 @@ def load_state(run: Path, module: nn.Module, ema: EMA, optimizers: list[torch.op
         raise InvalidSettings(f"{run} was trained with another recipe: {'; '.join(differing[:5])}; use another folder")
     tensors = read_tensors(newest / "state.safetensors")
     with torch.no_grad():
-        module.load_state_dict(_under(tensors, "model/"))
+        ours = module.state_dict()
+        module.load_state_dict(
+            {name: spread_like(tensor, ours.get(name, tensor)) for name, tensor in _under(tensors, "model/").items()}
+        )
         for name, tensor in _under(tensors, "ema/").items():
-            ema.tensors[name].copy_(tensor)
+            ema.tensors[name].copy_(spread_like(tensor, ema.tensors[name]))
     for number, optimizer in enumerate(optimizers):
         _restore_optimizer(optimizer, _under(tensors, f"optimizer{number}/"))
     return int(newest.name.removeprefix("step-"))
@@ -129,10 +135,11 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition("/")
-        state.setdefault(int(index), {})[key] = tensor
+        state.setdefault(int(index), {})[key] = spread_like(tensor, trained[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
