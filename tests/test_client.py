@@ -3,6 +3,8 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from licht.core.errors import (
     Refused,
     TooManyJobs,
 )
+from licht.core.request import Role
 from tests.support.pictures import encoded, image, reference, write_image
 
 PNG = encoded(image(64, 64), "PNG")
@@ -42,6 +45,7 @@ class Endpoint:
         self.submit: Callable[[], tuple[int, Any]] = self.accepted
         self.poll: Callable[[], tuple[int, Any]] = self.ready_at_the_second_time
         self.delay_s = 0.0
+        self.drips = False
 
     def accepted(self) -> tuple[int, Any]:
         number = len(self.bodies)
@@ -77,7 +81,10 @@ def endpoint() -> Iterator[Endpoint]:
             self.send_header("Content-Length", str(len(data)))
             self.send_header("Retry-After", "0.05")
             self.end_headers()
-            self.wfile.write(data)
+            for at in range(0, len(data), 1 if made.drips else max(len(data), 1)):
+                time.sleep(0.05 if made.drips else 0.0)
+                with suppress(OSError):  # the caller has gone
+                    self.wfile.write(data[at : at + 1] if made.drips else data)
 
         def log_message(self, *args: object) -> None:
             pass
@@ -131,7 +138,7 @@ def test_references_go_along_as_they_are_and_roles_are_worded(
     sources: list[Any] = [tmp_path / "a.jpg", image(64, 64), reference(64, 64)]
     client.generate("@image2 again", images=sources, roles=["style", None, None])
     body = endpoint.bodies[0]
-    assert body["prompt"] == "image 2 again Take only the style from image 1, not what it shows."
+    assert body["prompt"] == "image 2 again. Take only the style from image 1, not what it shows."
     assert base64.b64decode(body["input_image"]) == (tmp_path / "a.jpg").read_bytes()
     for name in ("input_image_2", "input_image_3"):
         assert base64.b64decode(body[name]).startswith(b"\x89PNG")
@@ -210,7 +217,7 @@ def test_an_endpoint_that_is_slow_or_not_there_is_one_line(endpoint: Endpoint) -
     endpoint.poll = lambda: (200, {"status": "Pending"})
     with (
         Client(endpoint.url, poll_s=0.02, timeout_s=0.3) as slow,
-        pytest.raises(EndpointFailed, match=r"within 0\.3 s"),
+        pytest.raises(EndpointFailed, match=r"within 0\.3 s|in time"),
     ):
         slow.generate("x")
     endpoint.delay_s = 1.0
@@ -218,6 +225,37 @@ def test_an_endpoint_that_is_slow_or_not_there_is_one_line(endpoint: Endpoint) -
         slow.generate("x")
     with Client("http://127.0.0.1:9", timeout_s=1) as nobody, pytest.raises(EndpointFailed, match="cannot be reached"):
         nobody.generate("x")
+
+
+def test_an_answer_that_drips_in_ends_in_time(endpoint: Endpoint) -> None:
+    endpoint.drips = True
+    with Client(endpoint.url, poll_s=0.02, timeout_s=0.3) as slow, pytest.raises(EndpointFailed, match="in time"):
+        slow.generate("x")
+
+
+def test_a_job_outlives_an_endpoint_that_is_busy_for_a_while(client: Client, endpoint: Endpoint) -> None:
+    answers: list[tuple[int, Any]] = [(503, b"<html>"), (429, {"detail": "slowly"}), (502, b""), endpoint.ready()]
+    endpoint.poll = lambda: answers.pop(0)
+    assert client.generate("x")[0].data == PNG
+    assert len(endpoint.bodies) == 1
+
+
+def test_upsampling_is_asked_for_and_what_came_of_it_is_told(client: Client, endpoint: Endpoint) -> None:
+    told = {"warnings": ["prompt upsampling is not configured here", 3], "model": "nano"}
+    endpoint.poll = lambda: (200, endpoint.ready()[1] | {"details": told})
+    (result,) = client.generate("x", upsample=True)
+    assert result.warnings == ("prompt upsampling is not configured here",)
+    client.generate("x", upsample=False)
+    client.generate("x")
+    assert [body.get("prompt_upsampling") for body in endpoint.bodies] == [True, False, None]
+
+
+def test_a_reference_keeps_its_role_and_may_have_no_strength(client: Client, endpoint: Endpoint) -> None:
+    client.generate("x", images=[replace(reference(64, 64), role=Role.STYLE)])
+    assert endpoint.bodies[0]["prompt"] == "x. Take only the style from image 1, not what it shows."
+    with pytest.raises(InvalidRequest, match="knows no strengths"):
+        client.generate("x", images=[replace(reference(64, 64), strength=0.5)])
+    assert len(endpoint.bodies) == 1
 
 
 @pytest.mark.parametrize(

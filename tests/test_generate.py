@@ -1,5 +1,6 @@
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 import licht
 from licht.core.errors import InvalidImage, InvalidOutput, InvalidPrompt, InvalidRequest, NotAvailable, OutputExists
-from licht.core.request import ImageRequest, Mask, Progress, Role
+from licht.core.request import ImageRequest, Mask, Picture, Progress, Role
 from licht.core.sizes import Size
 from licht.generate import Model, Result, mask_from, reference_from, references_from, seeds_from, start_from
 from licht.model.variants import Kind
@@ -243,3 +244,53 @@ def test_a_mask_is_the_luminance_of_a_picture(tmp_path: Path) -> None:
     drawn.save(tmp_path / "mask.png")
     expected = Mask(3, 2, bytes([0, 255, 0, 0, 0, 128]))
     assert mask_from(tmp_path / "mask.png") == mask_from(drawn) == mask_from(expected) == expected
+
+
+class Scripted:
+    """A language model that answers what it is told to, and remembers what it was asked."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, int]] = []
+        self.closed = False
+
+    def answer(self, system: str, prompt: str, pictures: Sequence[Picture]) -> str:
+        self.asked.append((prompt, len(pictures)))
+        return self.answers.pop(0)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_prompt_is_written_out_before_it_is_drawn(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[object, ...]] = []
+    writer = Scripted('The cat of image 1 on a "SUN" poster.', "no sign", "no sign")
+
+    def open_upsampler(*named: object) -> Scripted:
+        opened.append(named)
+        return writer
+
+    monkeypatch.setattr("licht.upsample.choose.open_upsampler", open_upsampler)
+    asked: dict[str, Any] = {"seed": 3, "steps": 1, "upsample": True, "upsample_with": "http://x/v1"}
+    prompt = 'a poster "SUN" with @image1'
+    (drawn,) = model.generate(prompt, images=image(64, 64), keep_prompt=True, upsample_model="small", **asked)
+    assert opened[0][:2] == ("http://x/v1", "small")
+    assert writer.asked == [(prompt, 1)]
+    assert writer.closed
+    assert drawn.prompt == 'The cat of image 1 on a "SUN" poster.'
+    assert drawn.recipe is not None
+    assert drawn.recipe.prompt == drawn.prompt
+    (plain,) = model.generate(drawn.prompt, images=image(64, 64), seed=3, steps=1)
+    assert (plain.image.tobytes(), plain.prompt) == (drawn.image.tobytes(), drawn.prompt)
+    (kept,) = model.generate(prompt, images=image(64, 64), **asked)
+    assert kept.prompt == 'a poster "SUN" with image 1'
+    assert kept.warnings[0] == 'upsampling lost the text "SUN" twice; the prompt was used as it is'
+
+
+def test_only_what_may_be_drawn_is_sent_to_a_language_model(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("licht.upsample.choose.open_upsampler", lambda *named: pytest.fail("asked"))
+    with pytest.raises(InvalidPrompt, match="control characters"):
+        model.generate("a\x00cat", upsample=True)
+    monkeypatch.undo()
+    with pytest.raises(NotAvailable, match="only dev's is"):
+        model.generate("a cat", upsample=True)

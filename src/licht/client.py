@@ -64,6 +64,8 @@ _MAX_PICTURE_BYTES: Final = 128 * 2**20
 _MAX_REFERENCES: Final = 10
 _WAITING: Final = ("Pending", "Queued", "Reasoning", "Generating", "Processing")
 _MODERATED: Final = ("Request Moderated", "Content Moderated")
+_LATER: Final = (429, 502, 503, 504)
+"""What a gateway or a busy endpoint says while a job goes on."""
 _TRIES: Final = 4
 
 
@@ -191,16 +193,18 @@ class Client:
         steps: int | None = None,
         guidance: float | None = None,
         roles: Sequence[Role | str | None] = (),
+        upsample: bool | None = None,
     ) -> list[RemoteResult]:
         """Draw `prompt` `num` times, as `licht.load(...).generate` does; all are submitted at once.
 
+        `upsample` asks the endpoint to have the prompt written out, or (False) not to; None leaves it to the endpoint.
         The protocol knows no strengths, starts, masks, margins or LoRAs. Raises `InvalidRequest` and its kin,
         `Refused`, `NotAuthenticated`, `InsufficientCredits`, `TooManyJobs`, and `EndpointFailed` for an endpoint that
         cannot be reached, is too slow or answers with something else.
         """
         seeds = _seeds(seed, num)
         sources = _listed(images)
-        settled = settle_prompt(prompt, _with_roles(len(sources), roles), PromptStyle.JSON)
+        settled = settle_prompt(prompt, _with_roles(sources, roles), PromptStyle.JSON)
         body: dict[str, Any] = {"prompt": settled.text, "output_format": self._format}
         for number, source in enumerate(sources, start=1):
             name = "input_image" if number == 1 else f"input_image_{number}"
@@ -208,6 +212,8 @@ class Client:
         if (asked := _size(size)) is not None:
             body |= {"width": asked.width, "height": asked.height}
         body |= _numbers(steps, guidance)
+        if upsample is not None:
+            body["prompt_upsampling"] = upsample
         until = time.monotonic() + self._timeout_s
         submitted = [(self._submit(body | {"seed": one}, until), one) for one in seeds]
         return [self._collect(job, one, settled.text, settled.warnings, until) for job, one in submitted]
@@ -231,7 +237,11 @@ class Client:
     ) -> RemoteResult:
         """Poll until the picture is there, then fetch it."""
         while True:
-            said = _object(self._ask("GET", job["polling_url"], until))
+            answer = self._ask("GET", job["polling_url"], until)
+            if answer.status in _LATER:  # the job goes on meanwhile, and is paid for
+                self._pause(max(_retry_after(answer), self._poll_s), until)
+                continue
+            said = _object(answer)
             status = said.get("status")
             if status == "Ready":
                 break
@@ -255,7 +265,7 @@ class Client:
             data=self._fetch(result["sample"], until),
             job=job["id"],
             cost_credits=float(cost) if isinstance(cost, int | float) else None,
-            warnings=warnings,
+            warnings=(*warnings, *_warnings(said)),
         )
 
     def _fetch(self, address: str, until: float) -> bytes:
@@ -291,7 +301,8 @@ class Client:
                         method, address, headers=headers, json=json, timeout=max(min(left_s, 60.0), 0.001)
                     ) as answer,
                 ):
-                    return _Answer(answer.status_code, _read(answer, most_bytes), answer.headers.get("retry-after"))
+                    data = _read(answer, most_bytes, until)
+                    return _Answer(answer.status_code, data, answer.headers.get("retry-after"))
             except EndpointFailed:
                 if method != "GET" or attempt == _TRIES - 1 or until - time.monotonic() < self._poll_s:
                     raise
@@ -317,13 +328,15 @@ def _connection_errors(url: str) -> Iterator[None]:
         raise EndpointFailed(f"{url} cannot be reached ({type(error).__name__}); check the address") from error
 
 
-def _read(answer: httpx.Response, most_bytes: int) -> bytes:
-    """The body; an endless one is an error."""
+def _read(answer: httpx.Response, most_bytes: int, until: float) -> bytes:
+    """The body; an endless one is an error, in bytes and in time."""
     pieces, size = [], 0
     for piece in answer.iter_bytes():
         size += len(piece)
         if size > most_bytes:
             raise EndpointFailed(f"the endpoint's answer is larger than {most_bytes:,} bytes; check the address")
+        if time.monotonic() > until:
+            raise httpx.ReadTimeout("the answer is not complete")
         pieces.append(piece)
     return b"".join(pieces)
 
@@ -371,6 +384,13 @@ def _reason(said: object) -> str:
     return "no reason"
 
 
+def _warnings(said: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a finished job's `details` warn of, as far as they do."""
+    details = said.get("details")
+    found = details.get("warnings") if _is_object(details) else None
+    return tuple(one[:300] for one in found if isinstance(one, str)) if isinstance(found, list) else ()
+
+
 def _retry_after(answer: _Answer) -> float:
     try:
         return min(max(float(answer.retry_after or 1), 0.05), 60.0)
@@ -397,13 +417,21 @@ def _listed(images: object) -> Sequence[object]:
     return (images,)
 
 
-def _with_roles(count: int, roles: Sequence[Role | str | None]) -> list[Reference]:
-    """References that stand for their numbers and roles; their pixels are not looked at."""
+def _with_roles(sources: Sequence[object], roles: Sequence[Role | str | None]) -> list[Reference]:
+    """References that stand for their numbers and roles; their pixels are not looked at.
+
+    One that was given as a `Reference` keeps its role if none is named; a strength of its own is refused.
+    """
+    count = len(sources)
     if roles and len(roles) != count:
         raise InvalidRequest(f"{len(roles)} roles for {count} references; give one for each or none", field="roles")
+    if any(isinstance(source, Reference) and source.strength != 1.0 for source in sources):
+        raise InvalidRequest("the protocol knows no strengths of references; leave them at 1", field="strengths")
     blank = Picture(1, 1, bytes(3))
     try:
-        given = [Role(role) if role else None for role in roles] or [None] * count
+        given = [Role(role) if role else None for role in roles] or [
+            source.role if isinstance(source, Reference) else None for source in sources
+        ]
     except ValueError:
         raise InvalidRequest(f"a role is unknown; use {', '.join(Role)}", field="roles") from None
     return [Reference(blank, role=role) for role in given]

@@ -37,6 +37,8 @@ from licht.safety import policy as door
 from licht.safety.images import from_pil, open_picture, open_reference
 from licht.safety.policy import Policy, Released
 from licht.safety.provenance import Ingredient, Making, weights_hash
+from licht.upsample.ask import Upsampled
+from licht.upsample.ask import upsample as ask_for
 
 Source = str | Path | Image.Image | Reference
 """What can be given as a reference: a path, a Pillow image, or a reference that is already decoded."""
@@ -51,6 +53,8 @@ class Result:
     """One released picture and how it was made."""
 
     seed: int
+    prompt: str
+    """What the model read: written out, mentions and roles put into words."""
     width: int
     height: int
     native_size: Size
@@ -88,6 +92,8 @@ class Delivery:
     finish: Finish = Finish.NONE
     keep_prompt: bool = False
     strict_length: bool = False
+    quality: int | None = None
+    """Of JPEG and WebP, 1 to 100; None is the usual one."""
 
 
 class Model:
@@ -125,7 +131,7 @@ class Model:
             for event in events:
                 if isinstance(event, ImageResult):
                     drawn = replace(event, warnings=settled.warnings + event.warnings)
-                    yield self._release(drawn, file_format, request, delivery)
+                    yield self._release(drawn, file_format, request, delivery, settled.text)
                 elif isinstance(event, Progress):
                     yield event
                 else:
@@ -153,6 +159,9 @@ class Model:
         extend: Margins | str | None = None,
         finish: Finish | str = Finish.NONE,
         keep_prompt: bool = False,
+        upsample: bool = False,
+        upsample_with: str | Path | None = None,
+        upsample_model: str = "default",
     ) -> list[Result]:
         """Draw `prompt` `num` times, with consecutive seeds from `seed` (default: a random one).
 
@@ -161,6 +170,9 @@ class Model:
         the references one by one. `start` is the picture to begin with and `strength` how far it is drawn anew (default:
         0.75; 1 with a mask or margins); `mask` is white where it may change, `extend` the margins to add, such as
         "left=256,top=64". `finish` is none, phone or film; `keep_prompt` writes the prompt into the file too.
+        `upsample` lets a language model write the prompt out first: the model's own, or what `upsample_with` names, the
+        address of a chat endpoint (which calls its model `upsample_model`) or the folder of a dev model; each result
+        says which `prompt` was used.
         Raises `InvalidRequest` and its kin for anything that cannot be drawn.
         """
         request = ImageRequest(
@@ -177,7 +189,38 @@ class Model:
             extend=parse_margins(extend) if isinstance(extend, str) else extend,
         )
         delivery = Delivery(parse_finish(finish), keep_prompt)
-        return [event for event in self.stream(request, delivery=delivery) if isinstance(event, Result)]
+        said: tuple[str, ...] = ()
+        if upsample:
+            (written,) = self.upsample([request], upsample_with, upsample_model)
+            request, said = replace(request, prompt=written.prompt), written.warnings
+        events = self.stream(request, delivery=delivery)
+        return [replace(event, warnings=said + event.warnings) for event in events if isinstance(event, Result)]
+
+    def upsample(
+        self,
+        requests: Sequence[ImageRequest],
+        upsample_with: str | Path | None = None,
+        upsample_model: str = "default",
+    ) -> list[Upsampled]:
+        """The prompts of `requests`, written out by a language model that has seen their references.
+
+        `upsample_with` None is the model's own, which is loaded once and let go of again; see `generate`. Every request
+        is checked first, so that a prompt that is refused is sent nowhere. Raises `NotAvailable`, `EndpointFailed`.
+        """
+        # imported here: who does not ask for it pays for no HTTP client
+        from licht.upsample.choose import Own, open_upsampler
+
+        for request in requests:
+            self.check(request)
+        files = self.engine.files
+        own = Own(files.parts.text_encoder, files.parts.tokenizer, str(self.engine.placement.device))
+        upsampler = open_upsampler(upsample_with, upsample_model, own, requests[0].seeds[0])
+        try:
+            return [
+                ask_for(request.prompt, [one.picture for one in request.references], upsampler) for request in requests
+            ]
+        finally:
+            upsampler.close()
 
     def check(self, request: ImageRequest, delivery: Delivery | None = None) -> SettledPrompt:
         """What the model will read for `request`, or the error that `stream` would begin with."""
@@ -216,12 +259,15 @@ class Model:
         making = Making(self.name, weights_hash(self.engine.files.autoencoder.paths))
         return door.release(self.engine.decode(latents), self.policy, file_format, making)
 
-    def _release(self, drawn: ImageResult, file_format: str, request: ImageRequest, delivery: Delivery) -> Result:
+    def _release(
+        self, drawn: ImageResult, file_format: str, request: ImageRequest, delivery: Delivery, prompt: str
+    ) -> Result:
         drawn = replace(drawn, picture=apply_finish(drawn.picture, delivery.finish, drawn.seed))
         recipe = self._recipe(request, delivery, drawn.seed, drawn)
         making = replace(self._making(request), recipe=recipe.to_text())
         return Result(
             seed=drawn.seed,
+            prompt=prompt,
             width=drawn.picture.width,
             height=drawn.picture.height,
             native_size=drawn.native_size,
@@ -229,7 +275,9 @@ class Model:
             guidance=drawn.guidance,
             warnings=drawn.warnings,
             notes=drawn.notes,
-            released=door.release(drawn.picture, self.policy, file_format, making),
+            released=door.release(
+                drawn.picture, self.policy, file_format, making, quality=delivery.quality or door.USUAL_QUALITY
+            ),
             drawn=drawn,
             policy=self.policy,
             making=making,

@@ -34,7 +34,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "finish": ("core",),
         "files": ("core", "safety"),
         "upsample": ("core",),
-        "generate": ("core", "model.variants", "engine", "safety", "finish"),
+        "generate": ("core", "model.variants", "engine", "safety", "finish", "upsample"),
         "training": ("core", "model", "quant", "checkpoint", "sampling", "world"),
         "evaluation": (
             *("core", "world", "model", "checkpoint", "sampling", "engine", "generate"),

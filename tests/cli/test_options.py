@@ -81,7 +81,7 @@ def test_roles_and_strengths_stand_behind_the_file(generate: Licht, licht: Licht
         write_image(here / name)
     references = ("-i", "a.png:role=style,strength=1.5", "-i", "b:role=style.png", "-i", "./c.png:strength=0")
     report = json.loads(generate("x", *references, "-o", "out.png", "--json").out)
-    assert report["prompts"] == ["x Take only the style from image 1, not what it shows."]
+    assert report["prompts"] == ["x. Take only the style from image 1, not what it shows."]
     used = recipe(licht, "out.png")["references"]
     assert [(one["role"], one["strength"]) for one in used] == [("style", 1.5), (None, 1.0), (None, 0.0)]  # type: ignore[attr-defined]
 
@@ -205,7 +205,7 @@ def test_the_prompt_that_was_really_used_is_reported(
     generate: Licht, licht: Licht, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = Scripted("A fat gray cat.")
-    monkeypatch.setattr("licht.cli.prompt.open_upsampler", lambda *options: model)
+    monkeypatch.setattr("licht.upsample.choose.open_upsampler", lambda *options: model)
     outcome = generate("a cat", "--upsample", "--keep-prompt", "-o", "cat.png")
     assert (outcome.code, outcome.err) == (0, "prompt used: A fat gray cat.\n")
     assert model.closed

@@ -158,8 +158,13 @@ def test_prose_is_no_structured_prompt(text: str) -> None:
 
 def test_a_json_object_is_a_structured_prompt() -> None:
     assert parse_prompt_text('\n {"scene": "a"} ') == StructuredPrompt(scene="a")
-    with pytest.raises(InvalidPrompt, match="not JSON"):
-        parse_prompt_text('{ "scene": "a"')
+    for text, said in (
+        ('{ "scene": "a"', "not JSON"),
+        ("{'scene': 'a'}", "not JSON: .*double quotes"),
+        ('[{"scene": "a"}]', "must be a JSON object"),
+    ):
+        with pytest.raises(InvalidPrompt, match=said):
+            parse_prompt_text(text)
 
 
 def test_schema_names_what_the_json_names() -> None:
@@ -243,8 +248,11 @@ def test_mentions_become_the_words_that_the_models_know() -> None:
 def test_every_role_is_worded_with_the_number_of_its_reference() -> None:
     settled = settle_prompt("A cat", references(None, Role.STYLE, Role.POSE), PromptStyle.PROSE)
     assert settled.text == (
-        "A cat Take only the style from image 2, not what it shows. Take the pose from image 3, not who is in it."
+        "A cat. Take only the style from image 2, not what it shows. Take the pose from image 3, not who is in it."
     )
+    for text, read in (("a cat!", "a cat! "), ('the word "SUN" ', 'the word "SUN". '), ("", "")):
+        given = settle_prompt(text, references(Role.PALETTE), PromptStyle.PROSE).text
+        assert given == read + "Take only the colors from image 1."
     said = {role_words(references(role))[0] for role in Role}
     assert len(said) == len(Role)
     assert all(re.search("[Ii]mage 1", words) for words in said)

@@ -43,6 +43,8 @@ def test_with_references_an_instruction_is_asked_for() -> None:
         ("x", "y" * 9000, "all brevity"),
         ("x", '{"scene": ', "the form of a prompt"),
         ("x", "as in @image1", "the form of a prompt"),
+        ("x", "a cat\x00", "the form of a prompt"),
+        ("x", "\x1b[1ma cat", "the form of a prompt"),
         ('{"scene": "x", "texts": [{"content": "SUN"}]}', "A scene", 'the text "SUN"'),
     ],
 )

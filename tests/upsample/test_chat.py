@@ -3,13 +3,17 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from licht.core.errors import EndpointFailed, InvalidRequest
+from licht.core.errors import EndpointFailed, InvalidRequest, NotAvailable
 from licht.upsample.chat import ChatUpsampler
+from licht.upsample.choose import Own, open_upsampler
+from licht.upsample.local import LocalUpsampler
 from tests.support.pictures import picture
 
 
@@ -22,6 +26,7 @@ class Chat:
         self.status = 200
         self.body: Any = {"choices": [{"message": {"role": "assistant", "content": "A cat."}}]}
         self.delay_s = 0.0
+        self.drips = False
 
 
 @pytest.fixture
@@ -37,7 +42,10 @@ def chat() -> Iterator[Chat]:
             self.send_response(made.status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            for at in range(0, len(data), 1 if made.drips else len(data)):
+                time.sleep(0.05 if made.drips else 0.0)
+                with suppress(OSError):  # the caller has gone
+                    self.wfile.write(data[at : at + 1] if made.drips else data)
 
         def log_message(self, *args: object) -> None:
             pass
@@ -109,3 +117,25 @@ def test_an_endpoint_that_is_slow_absent_or_endless_is_one_line(chat: Chat) -> N
         ChatUpsampler(chat.url, "small").answer("s", "x", ())
     with pytest.raises(InvalidRequest, match="is no address of a chat endpoint"):
         ChatUpsampler("file:///etc/passwd", "small")
+
+
+def test_an_answer_that_drips_in_ends_in_time_and_a_key_that_no_header_holds_is_one_line(chat: Chat) -> None:
+    chat.drips = True
+    with pytest.raises(EndpointFailed, match=r"has not answered within 0\.3 s"):
+        ChatUpsampler(chat.url, "small", timeout_s=0.3).answer("s", "x", ())
+    with pytest.raises(EndpointFailed, match="check the address and LICHT_UPSAMPLE_KEY"):
+        ChatUpsampler(chat.url, "small", "schl\u00fcssel").answer("s", "x", ())
+
+
+def test_what_is_named_is_opened(chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LICHT_UPSAMPLE_KEY", "secret")
+    own = Own(tmp_path / "own" / "text_encoder", tmp_path / "own" / "tokenizer", "cpu")
+    assert open_upsampler(chat.url, "small", own, 1) == ChatUpsampler(chat.url, "small", "secret")
+    for named, folder in ((None, "own"), (tmp_path / "dev", "dev"), (str(tmp_path / "dev"), "dev")):
+        with pytest.raises(NotAvailable, match=f"{folder}/text_encoder is no language model that can upsample"):
+            open_upsampler(named, "default", own, 1)
+        config = tmp_path / folder / "text_encoder" / "config.json"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text('{"model_type": "mistral3"}')
+        assert isinstance(open_upsampler(named, "default", own, 1), LocalUpsampler)
+        config.unlink()

@@ -2,16 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from licht.cli import options as o
-
-if TYPE_CHECKING:
-    from licht.core.request import ImageRequest
-    from licht.generate import Model
-    from licht.upsample.ask import Upsampled
 
 
 def generate(
@@ -103,7 +98,7 @@ def generate(
     loaded = opening.open()
     whole = replace(whole, size=o.size_of(size, aspect, megapixels, loaded.engine.variant))
     requests = [replace(whole, prompt=text) for text in texts]
-    upsampled = _upsampled(loaded, requests, upsample_with, upsample_model) if upsample else []
+    upsampled = loaded.upsample(requests, upsample_with, upsample_model) if upsample else []
     if upsampled:
         requests = [replace(whole, prompt=one.prompt) for one in upsampled]
     plan = Plan(requests, paths, delivery, overwrite, preview_folder(preview))
@@ -137,21 +132,3 @@ def read_prompts(given: list[str], file: Path | None) -> list[str]:
     if not texts:
         raise InvalidRequest("there is no prompt; give one, or name a file with --prompt-file", field="prompt")
     return texts
-
-
-def _upsampled(
-    model: "Model", requests: "list[ImageRequest]", upsample_with: str | None, name: str
-) -> "list[Upsampled]":
-    """Every prompt, written out. The door is asked first: a refused prompt is not sent anywhere."""
-    from licht.cli.prompt import open_upsampler
-    from licht.upsample.ask import upsample
-
-    for request in requests:
-        model.check(request)
-    files = model.engine.files.parts
-    upsampler = open_upsampler(upsample_with, name, files.text_encoder, files.tokenizer, requests[0].seeds[0])
-    try:
-        pictures = [reference.picture for reference in requests[0].references]
-        return [upsample(request.prompt, pictures, upsampler) for request in requests]
-    finally:
-        upsampler.close()

@@ -1,15 +1,10 @@
-"""`licht prompt`: the structured prompt's schema, what a model reads of a prompt, and upsampling on its own."""
+"""`licht prompt`: the structured prompt's schema, and what a model reads of a prompt."""
 
 import json
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from licht.upsample.chat import ChatUpsampler
-    from licht.upsample.local import LocalUpsampler
 
 prompt = typer.Typer(help="Structured prompts: their schema, and what a model reads of them.", no_args_is_help=True)
 
@@ -47,23 +42,3 @@ def show(
     for warning in settled.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(settled.text)
-
-
-def open_upsampler(
-    upsample_with: str | None, name: str, text_encoder: Path, processor: Path, seed: int
-) -> "ChatUpsampler | LocalUpsampler":
-    """The language model that was named: an endpoint, a dev model's folder, or (None) the model's own.
-
-    Raises `NotAvailable`, `InvalidRequest`.
-    """
-    from licht.upsample.chat import KEY_VARIABLE, ChatUpsampler
-    from licht.upsample.local import LocalUpsampler
-
-    if upsample_with is not None and "://" in upsample_with:
-        return ChatUpsampler(upsample_with, name, os.environ.get(KEY_VARIABLE))
-    if upsample_with is not None:
-        folder = Path(upsample_with).expanduser()
-        text_encoder, processor = folder / "text_encoder", folder / "tokenizer"
-    import torch
-
-    return LocalUpsampler(text_encoder, processor, "cuda" if torch.cuda.is_available() else "cpu", seed)

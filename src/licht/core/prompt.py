@@ -18,7 +18,7 @@ from licht.core.errors import InvalidPrompt
 from licht.core.request import Reference, Role
 
 _HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
-_OBJECT_START = re.compile(r'\s*\{\s*["}]')
+_OBJECT_START = re.compile(r'\s*\{\s*["\'}]|\s*\[\s*\{\s*["\'}]')
 _MENTION = re.compile(r"(?<![\w@.])@image_?(\d+)(?!\w)|(?<!\w)(?<!@)image (\d+)(?!\w)", re.IGNORECASE)
 _DEEPEST = 16
 _QUOTED = re.compile(
@@ -196,8 +196,8 @@ def json_schema() -> dict[str, Any]:
 def parse_prompt_text(text: str) -> StructuredPrompt | None:
     """The structured prompt that `text` holds, or None if it is prose.
 
-    A text that begins like a JSON object (a brace, then a quote or a closing brace) is taken for one: raises
-    `InvalidPrompt` if it is broken.
+    A text that begins like a JSON object (a brace, then a quote or a closing brace) or like a list of them is taken for
+    JSON: raises `InvalidPrompt` if it is broken.
     """
     return StructuredPrompt.from_json(text) if _OBJECT_START.match(text) else None
 
@@ -249,7 +249,7 @@ def settle_prompt(prompt: str, references: Sequence[Reference], style: PromptSty
     text, words = _plain_mentions(prompt), role_words(references)
     structured = parse_prompt_text(text)
     if structured is None:
-        return SettledPrompt(" ".join(filter(None, (text, *words))))
+        return SettledPrompt(" ".join(filter(None, (_ended(text), *words))) if words else text)
     warnings = tuple(
         f"{name} is no field of the structured prompt; it was kept as it is" for name in structured.unknown_fields()
     )
@@ -436,5 +436,10 @@ def _words(value: object) -> str:
 
 def _sentence(text: str) -> str:
     text = text.strip()
-    text = text[:1].upper() + text[1:]
+    return _ended(text[:1].upper() + text[1:])
+
+
+def _ended(text: str) -> str:
+    """`text` with a full stop, unless it ends already or there is none."""
+    text = text.rstrip()
     return text if text[-1:] in ".!?" else text + "."

@@ -4,6 +4,7 @@ Whatever is in quotation marks is to be written in the picture: it has to surviv
 quoted text or the mention of a reference is asked for once more; after that the original prompt is used, with a warning.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -69,6 +70,8 @@ def _lost(prompt: str, answer: str, count: int) -> str:
     """What an answer has lost, in words; "" if it is good."""
     if not answer or len(answer) > MAX_ANSWER_CHARACTERS:
         return "the description itself" if not answer else "all brevity"
+    if any(unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r" for character in answer):
+        return "the form of a prompt"  # the door would blame whoever typed the prompt
     try:
         kept, mentioned = quoted_texts(answer), image_mentions(answer, count)
     except InvalidPrompt:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -52,18 +53,20 @@ class ChatUpsampler:
         }
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         address = f"{self.url.rstrip('/').removesuffix('/chat/completions')}/chat/completions"
+        until = time.monotonic() + self.timeout_s
         try:
             with httpx.stream("POST", address, json=body, headers=headers, timeout=self.timeout_s) as answer:
-                data = b"".join(_bounded(answer))
+                data = b"".join(_bounded(answer, until))
                 status = answer.status_code
         except httpx.TimeoutException as error:
             raise EndpointFailed(
                 f"{self.url} has not answered within {self.timeout_s:g} s; check it, or leave --upsample out",
                 field="upsample_with",
             ) from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: a key that is no ASCII
             raise EndpointFailed(
-                f"{self.url} cannot be reached ({type(error).__name__}); check the address, or leave --upsample out",
+                f"{self.url} cannot be reached ({type(error).__name__}); check the address and {KEY_VARIABLE}, or leave "
+                "--upsample out",
                 field="upsample_with",
             ) from error
         return self._text(status, data)
@@ -86,10 +89,13 @@ class ChatUpsampler:
         return content
 
 
-def _bounded(answer: httpx.Response) -> list[bytes]:
+def _bounded(answer: httpx.Response, until: float) -> list[bytes]:
+    """The pieces of a body that is neither endless nor sent a byte at a time for ever."""
     pieces, size = [], 0
     for piece in answer.iter_bytes():
         size += len(piece)
+        if time.monotonic() > until:
+            raise httpx.ReadTimeout("the answer is not complete")
         if size > _MAX_ANSWER_BYTES:
             raise EndpointFailed(f"the endpoint's answer is larger than {_MAX_ANSWER_BYTES:,} bytes; check the address")
         pieces.append(piece)
