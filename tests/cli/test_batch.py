@@ -54,9 +54,12 @@ def test_every_job_is_drawn_and_has_one_line(batch: Batch, here: Path) -> None:
         {"prompt": "x", "aspect": "2:1", "steps": 1, "finish": "film"},
     )
     outcome = batch()
-    assert (outcome.code, outcome.out, outcome.err) == (0, "jobs.results.jsonl\n", "3 drawn\n")
+    assert (outcome.code, outcome.out) == (0, "jobs.results.jsonl\n")
+    warning = "the prompt is too long for tiny: the first 40 of 80 tokens were used"
+    assert outcome.err == f"line 3: warning: {warning}\n3 drawn\n"
     assert [(line["line"], line["status"]) for line in results(here)] == [(1, "ready"), (3, "ready"), (4, "ready")]
     first, second, _ = results(here)
+    assert second["warnings"] == [warning]
     assert first["images"] == [{"path": "0001.png", "seed": 1, "width": 128, "height": 64}]
     assert [(one["path"], one["seed"]) for one in second["images"]] == [("styled-1.png", 5), ("styled-2.png", 6)]  # type: ignore[attr-defined]
     assert sorted(path.name for path in (here / "jobs").iterdir()) == [
@@ -108,6 +111,16 @@ def test_what_is_drawn_is_not_drawn_again_and_what_has_changed_is(batch: Batch, 
     assert "0002.png exists; choose another name or pass --overwrite" in batch().err
     assert (here / "jobs" / "0002.png").stat().st_mtime_ns == after["0002.png"]
     assert batch("--overwrite").code == 0
+    # other options are other pictures: neither taken for those that are there, nor written over them
+    outcome = batch("--finish", "film")
+    assert outcome.code == 2
+    assert "0001.png exists; choose another name or pass --overwrite" in outcome.err
+    assert batch("--finish", "film", "--overwrite").err == "3 drawn\n"
+    assert len(results(here)) == 3
+    assert batch("--finish", "film").err == "0 drawn, 3 drawn before\n"
+    assert "0001.png exists" in batch().err
+    assert batch("-o", "plain").err == "3 drawn\n"
+    assert batch("--finish", "film").err == "0 drawn, 3 drawn before\n"
 
 
 KILLED_BEFORE_ITS_LINE = """
@@ -183,6 +196,9 @@ def test_a_full_disk_stops_the_batch_and_loses_nothing(
     outcome = batch()
     assert (outcome.code, outcome.out) == (1, "")
     assert "No space left on device" in outcome.error
+    # nothing at all could be written
+    monkeypatch.setattr(Journal, "begin", lambda self, key: full(self, {"line": 2}))
+    assert batch("--results", "other.jsonl", "-o", "other").code == 2
     monkeypatch.undo()
     monkeypatch.chdir(here)
     assert batch().err == "2 drawn, 1 drawn before\n"
@@ -226,6 +242,8 @@ def test_a_file_without_jobs_is_refused(batch: Batch, here: Path, text: bytes | 
 def test_two_jobs_of_one_name_and_odd_places_are_refused(batch: Batch, here: Path) -> None:
     write_jobs(here, {"prompt": "x", "name": "a", "steps": 1}, {"prompt": "y", "name": "a"})
     assert "line 2: name: line 1 is called a too; choose another" in batch().err
+    write_jobs(here, {"prompt": "x", "name": "b", "num": 2, "steps": 1}, {"prompt": "y", "name": "b-2"})
+    assert "line 2: name: line 1 is called b-2 too; choose another" in batch().err
     assert "has no suffix of a known format" in batch("--format", "gif").error
     assert "cannot be made" in batch("-o", here / "jobs.jsonl" / "x").error
     assert "is no result of a batch" in batch("--results", here / "jobs.jsonl").error

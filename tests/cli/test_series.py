@@ -51,7 +51,11 @@ def series(licht: Licht, tiny: Path, here: Path) -> Licht:
 def test_a_story_is_drawn_frame_by_frame_with_a_sheet_at_the_end(series: Licht, licht: Licht, here: Path) -> None:
     outcome = series("--keep-prompt", "--steps", "1")
     assert (outcome.code, outcome.out) == (0, "story.results.jsonl\nstory/sheet.png\n")
-    assert outcome.err == "3 drawn\n"
+    *warnings, last = outcome.err.splitlines()
+    assert last == "3 drawn"
+    assert [line.partition(" of ")[0] for line in warnings] == [
+        f"frame {n}: warning: the prompt is too long for tiny: the first 40" for n in (1, 2, 3)
+    ]
     frames = [json.loads(licht("inspect", f"story/frame-0{n}.png", "--json").out)["recipe"] for n in (1, 2, 3)]
     assert [frame["prompt"] for frame in frames] == [
         "a gray cat (image 1, image 2) sits. Style: flat colors",
@@ -87,7 +91,7 @@ def test_a_story_goes_on_where_it_stopped(series: Licht, here: Path) -> None:
     assert (report["drawn"], report["failed"], report["sheet"]) == (2, 1, None)
     (here / "away.png").rename(here / "hat.png")
     outcome = series("--steps", "1")
-    assert (outcome.code, outcome.err) == (0, "1 drawn, 2 drawn before\n")
+    assert (outcome.code, outcome.err.splitlines()[-1]) == (0, "1 drawn, 2 drawn before")
     assert (here / "story" / "sheet.png").is_file()
 
 
@@ -115,5 +119,7 @@ def test_a_story_that_is_not_there_and_options_out_of_range_are_one_line(
     series: Licht, licht: Licht, here: Path
 ) -> None:
     assert "steps: input should be less than or equal to 50" in series("--steps", "99").error
+    assert "width 100 px is not a multiple of 16" in series("--size", "100x100").error
+    assert not (here / "story").exists()
     (here / "story.toml").unlink()
     assert series().error == "story.toml cannot be read (No such file or directory); check the path"

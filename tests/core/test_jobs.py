@@ -18,6 +18,8 @@ def test_everything_can_be_said_in_a_line() -> None:
     assert job.adapters == (JobLora(path="l"), JobLora(path="m", strength=-1))
     assert (job.seed, job.num, job.steps, job.guidance) == (3, 2, 4, 3)
     assert Job.from_line('{"prompt": "x"}') == Job(prompt="x")
+    assert job.stems(7) == ["cat-1-1", "cat-1-2"]
+    assert Job(prompt="x").stems(7) == ["0007"]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,9 @@ def test_everything_can_be_said_in_a_line() -> None:
         ('{"prompt": "x", "seed": "1"}', "seed: input should be a valid integer", "seed"),
         ('{"prompt": "x", "num": 65}', "num: ", "num"),
         ('{"prompt": "x", "strength": 0}', "strength: input should be greater than 0", "strength"),
-        ('{"prompt": "x", "name": "../x"}', "name: ", "name"),
+        ('{"prompt": "x", "name": "../x"}', "name: a name begins with a letter or a digit", "name"),
+        ('{"prompt": "x", "seed": 1, "seed": 2}', "seed: is given twice; keep one of them", "seed"),
+        ('{"prompt": {"scene": "x", "scene": "y"}}', "scene: is given twice; keep one of them", "scene"),
         ('{"prompt": "x", "finish": "wax"}', "finish: ", "finish"),
         ('{"prompt": "x", "guidance": NaN}', "guidance: ", "guidance"),
     ],

@@ -21,3 +21,27 @@ def test_a_character_of_nothing_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="neither images nor a description") as caught:
         Story.from_dict({**STORY, "characters": {"hero": {}}})
     assert caught.value.field == "characters.hero"
+
+
+def test_objects_are_named_like_characters() -> None:
+    objects = {"hat": {"images": ["hat.png"], "description": "a red hat"}}
+    told = {**STORY, "objects": objects, "frames": [{"prompt": "@hero wears @hat"}]}
+    shot = Story.from_dict(told).shot(1, 0)
+    assert shot.prompt == "a small blue cube wears a red hat (image 1)"
+    assert [image for image, _ in shot.images] == ["hat.png"]
+
+
+@pytest.mark.parametrize(
+    ("objects", "field", "message"),
+    [
+        ({"hero": {"description": "a hat"}}, "objects.hero", "a character is called so too"),
+        ({"hat": {}}, "objects.hat", "neither images nor a description"),
+        ({"image2": {"description": "a hat"}}, "objects.image2", "means a picture by its number"),
+        ({"a hat": {"description": "a hat"}}, "objects.a hat", "a name begins with a letter"),
+        ({"hat": {"strength": 5}}, "objects.hat.strength", "less than or equal to 4"),
+    ],
+)
+def test_an_object_that_cannot_be_is_named(objects: dict[str, object], field: str, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message) as caught:
+        Story.from_dict({**STORY, "objects": objects})
+    assert caught.value.field == field

@@ -74,6 +74,30 @@ def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path, text: str) -> N
     assert path.read_text() == text
 
 
+def test_what_a_later_job_has_written_over_no_longer_stands(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    first, other = [{"path": "1.png"}], [{"path": "2.png"}]
+    told = [
+        ready("1", images=first),
+        ready("2", images=other),
+        ready("3", images=first),
+        ready("4", images=first, folder="elsewhere"),
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in told))
+    with Journal(path) as journal:
+        assert list(journal.ready) == ["2", "3", "4"]
+    assert lines(path) == told[1:]
+
+
+def test_a_run_that_never_began_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_text("hello\n")
+    with pytest.raises(InvalidOutput):
+        Journal(tmp_path / "results.jsonl")
+    with pytest.raises(KeyboardInterrupt), Journal(tmp_path / "other.jsonl"):
+        raise KeyboardInterrupt
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["other.jsonl", "results.jsonl"]
+
+
 def test_a_place_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidOutput, match="cannot be written"):
         Journal(tmp_path / "nowhere" / "results.jsonl")

@@ -220,7 +220,7 @@ def test_what_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path, overwrite:
     message = f"{path} cannot be written (File too large); make room or choose another place"
     with full_disk(10), pytest.raises(OutputFailed, match=re.escape(message)) as caught:
         write(NEW, path, overwrite)
-    assert (caught.value.field, caught.value.exit_code) == ("output", 1)
+    assert (caught.value.field, caught.value.exit_code) == ("output", 2)
     assert names(tmp_path) == []
 
 

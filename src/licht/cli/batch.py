@@ -84,10 +84,10 @@ def read_jobs(path: Path) -> list[Ordered]:
             continue
         try:
             job = Job.from_line(line)
-            stem = job.name or f"{number:04}"
-            if stem in names:
-                raise InvalidRequest(f"name: line {names[stem]} is called {stem} too; choose another", field="name")
-            names[stem] = number
+            for stem in job.stems(number):
+                if stem in names:
+                    raise InvalidRequest(f"name: line {names[stem]} is called {stem} too; choose another", field="name")
+            names |= dict.fromkeys(job.stems(number), number)
             ordered.append(Ordered(number, line.strip(), job))
         except LichtError as error:
             ordered.append(Ordered(number, line.strip(), error=error))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from licht.cli import options as o
-from licht.core.errors import LichtError, OutputFailed
+from licht.core.errors import LichtError, OutputFailed, OutputStopped
 
 _HALF_WRITTEN: Final = re.compile(r"\.[0-9a-f]{16}\.part")
 
@@ -34,16 +34,13 @@ class Ordered:
     text: str
     job: "Job | None" = None
     error: LichtError | None = None
+    manner: str = ""
 
     @property
     def key(self) -> str:
-        """Names the job in the journal: another line, or another text, is another job."""
-        return f"{self.line}-{hashlib.sha256(self.text.encode()).hexdigest()[:16]}"
-
-    @property
-    def stem(self) -> str:
-        """What its pictures are called."""
-        return self.job.name if self.job is not None and self.job.name is not None else f"{self.line:04}"
+        """Names the job in the journal: another line, another text, or other options are another job."""
+        said = f"{self.text}\n{self.manner}"
+        return f"{self.line}-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +55,11 @@ class Setting:
     overwrite: bool = False
     counted: str = "line"
     """What the numbers of the jobs count."""
+
+    @property
+    def place(self) -> str:
+        """Where the pictures lie, seen from the results: the same wherever both are moved."""
+        return os.path.relpath(self.folder, self.results.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ def run_jobs(jobs: Sequence[Ordered], setting: Setting, opening: "o.Opening") ->
     from licht.cli.progress import ProgressBar
     from licht.files.journal import Journal
 
+    jobs = [replace(one, manner=_manner(setting, opening)) for one in jobs]
     _make(setting.folder)
     with Journal(setting.results) as journal:
         waiting = [one for one in jobs if not _is_done(one, journal, setting.folder)]
@@ -89,14 +92,29 @@ def run_jobs(jobs: Sequence[Ordered], setting: Setting, opening: "o.Opening") ->
         model = opening.open() if good else None
         failed = 0
         with ProgressBar(1, jobs=len(waiting)) as bar:
-            for one in waiting:
-                record = _drawn(one, model, journal, setting, bar)
-                journal.end(record)
+            for number, one in enumerate(waiting):
+                try:
+                    record = _drawn(one, model, journal, setting, bar)
+                    journal.end(record)
+                except OutputFailed as error:
+                    if len(jobs) - len(waiting) + number - failed > 0:
+                        raise OutputStopped(error.message, field=error.field) from error
+                    raise
                 bar.job_done()
+                for warning in record.get("warnings", ()):
+                    bar.say(f"{setting.counted} {one.line}: warning: {warning}")
                 if "error" in record:
                     failed += 1
                     bar.say(f"{setting.counted} {one.line}: {record['error']['message']}")
     return Outcome(len(waiting) - failed, len(jobs) - len(waiting), failed)
+
+
+def _manner(setting: Setting, opening: "o.Opening") -> str:
+    """The options that change what a job's pictures are, in words that are equal only if they are."""
+    of_model = (opening.model, opening.variant, opening.dtype, opening.quant, opening.vae, opening.text_encoder)
+    delivery = setting.delivery
+    of_files = (opening.policy, setting.place, setting.suffix, delivery.finish.value, delivery.keep_prompt)
+    return repr((*map(str, of_model), *of_files))
 
 
 def _make(folder: Path) -> None:
@@ -136,7 +154,7 @@ def _drawn(
         if one.job is None or model is None:
             raise one.error or LichtError("the job cannot be read")
         journal.begin(one.key)
-        record |= _pictures(one, model, setting, was_begun, bar)
+        record |= {"folder": setting.place, **_pictures(one, model, setting, was_begun, bar)}
         record["seconds"] = round(time.perf_counter() - begun, 3)
         record["status"] = "ready"
     except OutputFailed:
@@ -157,8 +175,7 @@ def _pictures(one: Ordered, model: "Model", setting: Setting, was_begun: bool, b
 
         delivery = replace(delivery, finish=parse_finish(one.job.finish))
     request = request_of(one.job, setting.base, model)
-    names = [one.stem] if len(request.seeds) == 1 else [f"{one.stem}-{n}" for n in range(1, len(request.seeds) + 1)]
-    paths = [setting.folder / f"{name}{setting.suffix}" for name in names]
+    paths = [setting.folder / f"{stem}{setting.suffix}" for stem in one.job.stems(one.line)]
     # what a killed run of this very job has left is its own
     overwrite = setting.overwrite or was_begun
     for path in paths:

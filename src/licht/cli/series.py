@@ -50,7 +50,11 @@ def series(
 
     Without a seed in the story the frames begin at seed 0, so that the same story gives the same pictures.
     """
+    from licht.core.sizes import parse_size
+
     told = read_story(story)
+    if size is not None:
+        parse_size(size)
     setting = Setting(
         base=story.parent,
         folder=output or story.with_suffix(""),

@@ -86,6 +86,14 @@ class OutputFailed(LichtError):
     """The result could not be written although its path looked good: no space, a disk that fails."""
 
     code = "output_failed"
+    exit_code = 2
+
+
+class OutputStopped(OutputFailed):
+    """The same after some of several results had been written; those stay."""
+
+    code = "output_stopped"
+    exit_code = 1
 
 
 class Refused(LichtError):

@@ -1,7 +1,7 @@
 """One line of a batch: a picture order as data, checked before anything is drawn."""
 
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -10,6 +10,32 @@ from licht.core.request import MAX_IMAGES, MAX_LORA_STRENGTH, MAX_REFERENCE_STRE
 
 Path = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Count = Annotated[int, Field(strict=True)]
+_NAME: Final = "a name begins with a letter or a digit and holds letters, digits, '-', '_' and '.', 100 at most"
+
+
+def fault(error: ValidationError, unknown: str, name: str) -> tuple[str, str]:
+    """The dotted path of the first thing that is wrong, and what.
+
+    `unknown` is said of a field that is not known, `name` of a name that cannot be one.
+    """
+    first = error.errors(include_url=False, include_input=False)[0]
+    path = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    match first["type"]:
+        case "extra_forbidden":
+            return path, unknown
+        case "string_pattern_mismatch":
+            return path, name
+        case _:
+            return path, first["msg"][:1].lower() + first["msg"][1:]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON takes the last of equal keys in silence; here a doubled key is an error."""
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        doubled = next(name for name, _ in pairs if [each for each, _ in pairs].count(name) > 1)
+        raise InvalidRequest(f"{doubled}: is given twice; keep one of them", field=doubled)
+    return data
 
 
 class _Part(BaseModel):
@@ -56,7 +82,7 @@ class Job(_Part):
     def from_line(cls, line: str) -> Self:
         """Read one line. Raises `InvalidRequest` with the path of the field that is wrong."""
         try:
-            data = json.loads(line)
+            data = json.loads(line, object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
             where = f" ({error.msg} at column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
             raise InvalidRequest(f'the line is not JSON{where}; write {{"prompt": "..."}}') from error
@@ -65,10 +91,13 @@ class Job(_Part):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            path = ".".join(str(part) for part in first["loc"])
-            said = "is no field of a job" if first["type"] == "extra_forbidden" else first["msg"].lower()
+            path, said = fault(error, "is no field of a job", _NAME)
             raise InvalidRequest(f"{path}: {said}; correct the line", field=path) from error
+
+    def stems(self, line: int) -> list[str]:
+        """What its pictures are called, without a suffix; a job without a name is called by its line."""
+        stem = self.name or f"{line:04}"
+        return [stem] if self.num == 1 else [f"{stem}-{number}" for number in range(1, self.num + 1)]
 
     @property
     def prompt_text(self) -> str:

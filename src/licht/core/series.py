@@ -12,10 +12,12 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from licht.core.errors import InvalidPrompt, InvalidRequest
+from licht.core.jobs import fault
 from licht.core.request import MAX_REFERENCE_STRENGTH, MAX_SEED, Role
 
 MAX_FRAMES: Final = 64
 _MENTION: Final = re.compile(r"(?<![\w@.])@([A-Za-z][A-Za-z0-9_-]*)")
+_NAME: Final = "a name begins with a letter and holds letters, digits, '-' and '_', 50 at most"
 _IMAGE: Final = re.compile(r"image_?\d+", re.IGNORECASE)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,49}$")]
@@ -62,6 +64,7 @@ class Story(_Part):
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     seeds: Literal["same", "count"] = "same"
     characters: dict[Name, Character] = Field(default_factory=dict)
+    objects: dict[Name, Character] = Field(default_factory=dict)
     frames: Annotated[tuple[Frame, ...], Field(min_length=1, max_length=MAX_FRAMES)]
 
     @classmethod
@@ -70,36 +73,38 @@ class Story(_Part):
         try:
             story = cls.model_validate(dict(data))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            path = ".".join(str(part) for part in first["loc"])
-            unknown = "is unknown" if first["type"] == "extra_forbidden" else first["msg"].lower()
-            raise InvalidRequest(f"{path}: {unknown}; see docs for the form of a story", field=path) from error
+            path, said = fault(error, "is unknown", _NAME)
+            raise InvalidRequest(f"{path}: {said}; see docs for the form of a story", field=path) from error
         story.check()
         return story
 
     def check(self) -> None:
         """Raise `InvalidPrompt` for a frame that mentions somebody unknown, or that has too many pictures."""
-        for name, character in self.characters.items():
+        for name in self.characters.keys() & self.objects.keys():
+            path = f"objects.{name}"
+            raise InvalidRequest(f"{path}: a character is called so too; choose another name", field=path)
+        for name, character in self.everything.items():
+            path = f"{'characters' if name in self.characters else 'objects'}.{name}"
             if not character.images and character.description is None:
-                raise InvalidRequest(
-                    f"characters.{name}: has neither images nor a description; give it one of them",
-                    field=f"characters.{name}",
-                )
+                raise InvalidRequest(f"{path}: has neither images nor a description; give it one of them", field=path)
             if _IMAGE.fullmatch(name):
-                raise InvalidRequest(
-                    f"characters.{name}: this name means a picture by its number; choose another",
-                    field=f"characters.{name}",
-                )
+                raise InvalidRequest(f"{path}: this name means a picture by its number; choose another", field=path)
         for number in range(1, len(self.frames) + 1):
             self.shot(number, 0)
+
+    @property
+    def everything(self) -> dict[str, Character]:
+        """Characters and objects alike, by their names."""
+        return {**self.characters, **self.objects}
 
     def cast(self, number: int) -> tuple[str, ...]:
         """The characters of frame `number` (from 1), in the order of their first mention. Raises `InvalidPrompt`."""
         field = f"frames.{number - 1}.prompt"
         mentioned = dict.fromkeys(_MENTION.findall(self.frames[number - 1].prompt))
+        there = self.everything
         for name in mentioned:
-            if name not in self.characters:
-                known = ", ".join(f"@{each}" for each in self.characters) or "none"
+            if name not in there:
+                known = ", ".join(f"@{each}" for each in there) or "none"
                 raise InvalidPrompt(f"frame {number} mentions @{name}; the characters are: {known}", field=field)
         return tuple(mentioned)
 
@@ -109,7 +114,7 @@ class Story(_Part):
         images: list[tuple[str, Character]] = []
         words: dict[str, str] = {}
         for name in self.cast(number):
-            character = self.characters[name]
+            character = self.everything[name]
             numbers = range(len(images) + 1, len(images) + len(character.images) + 1)
             pictures = f" ({', '.join(f'image {each}' for each in numbers)})" if numbers else ""
             words[name] = f"{character.description or name}{pictures}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
-from licht.core.errors import InvalidOutput, InvalidRequest, OutputFailed
+from licht.core.errors import InvalidOutput, InvalidRequest, LichtError, OutputFailed
 
 READY: Final = "ready"
 FAILED: Final = "failed"
@@ -43,13 +43,13 @@ class Journal:
                 f"another run is at work on {path}; wait for it or stop it", field="results"
             ) from error
         try:
-            records = [record for record in _read(path) if record["status"] == READY]
+            records = [record for record in _standing(_read(path)) if record["status"] == READY]
             self._rewrite(records)
             self.ready: dict[str, Mapping[str, Any]] = {record["key"]: record for record in records}
             self.begun = frozenset(_keys(self._begun_path))
             self._file = path.open("a", encoding="utf-8")
         except BaseException:
-            self._begun_file.close()
+            self._forget()
             raise
 
     def begin(self, key: str) -> None:
@@ -68,8 +68,17 @@ class Journal:
     ) -> None:
         with suppress(OSError):  # what could not be written was said when it was tried
             self._file.close()
-        if kind is None:
-            with suppress(OSError):
+        with suppress(LichtError):  # else the next run does it
+            records = _read(self.path)
+            standing = _standing(records)
+            if len(standing) < len(records):
+                self._rewrite(standing)
+        self._forget(finished=kind is None)
+
+    def _forget(self, finished: bool = False) -> None:
+        """Let go of the lock. What says which jobs had begun is kept if there is any and the run is not finished."""
+        with suppress(OSError):
+            if finished or not self._begun_path.stat().st_size:
                 self._begun_path.unlink()
         with suppress(OSError):
             self._begun_file.close()
@@ -113,6 +122,19 @@ def _read(path: Path) -> list[dict[str, Any]]:
             )
         records.append(record)
     return records
+
+
+def _standing(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All but those whose pictures a later job has written over."""
+    standing: list[dict[str, Any]] = []
+    taken: set[tuple[str, str]] = set()
+    for record in reversed(records):
+        folder = str(record.get("folder"))
+        paths = {(folder, str(image.get("path"))) for image in record.get("images", ()) if isinstance(image, dict)}
+        if paths.isdisjoint(taken):
+            standing.append(record)
+            taken |= paths
+    return standing[::-1]
 
 
 def _record(line: str) -> dict[str, Any] | None:

@@ -42,6 +42,7 @@ class SeriesBody(PictureBody):
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     seeds: str = "same"
     characters: dict[str, Any] = Field(default_factory=dict)
+    objects: dict[str, Any] = Field(default_factory=dict)
     frames: list[dict[str, Any]]
 
 
@@ -157,7 +158,7 @@ def delete_series(request: Request, series_id: str) -> Response:
 async def _kept(parts: Parts, reader: Reader, key: Key, story: core.Story) -> core.Story:
     """`story` with its characters' pictures kept as references of the key, and named as such."""
     characters = {}
-    for name, character in story.characters.items():
+    for name, character in story.everything.items():
         images = []
         for number, image in enumerate(character.images):
             picture = await reader.read(Given(f"characters.{name}.images.{number}", image))
@@ -166,7 +167,7 @@ async def _kept(parts: Parts, reader: Reader, key: Key, story: core.Story) -> co
             images.append(f"reference:{digest}")
             reader.remember(images[-1], picture)
         characters[name] = character.model_copy(update={"images": tuple(images)})
-    return story.model_copy(update={"characters": characters})
+    return story.model_copy(update={"characters": characters, "objects": {}})
 
 
 def _draft(asked: _Asked, number: int) -> Draft:
