@@ -122,6 +122,21 @@ def test_a_broken_download_is_continued_where_it_broke(
     assert not list(shelf.rglob("*.part"))
 
 
+def test_a_download_of_another_revision_is_not_mixed_into_this_one(licht: Licht, hub: Hub, shelf: Path) -> None:
+    begun, large = shelf / ".klein-4b.part", "transformer/diffusion_pytorch_model.safetensors"
+    small = next(name for name in hub.files if name.startswith("tokenizer/"))
+    stale = {small: bytes(len(hub.files[small])), f"{small}.part": b"x", "vae/old.safetensors": b"x"}
+    for name, data in {**stale, large: hub.files[large], "licht-source.json": b'{"revision": "older"}'}.items():
+        (begun / name).parent.mkdir(parents=True, exist_ok=True)
+        (begun / name).write_bytes(data)
+    assert licht("models", "get", "klein-4b").code == 0
+    fetched = dict(hub.fetched())
+    assert large not in fetched
+    assert fetched[small] is None
+    assert (shelf / "klein-4b" / small).read_bytes() == hub.files[small]
+    assert not (shelf / "klein-4b" / "vae" / "old.safetensors").exists()
+
+
 def test_a_file_that_arrives_damaged_is_not_kept(licht: Licht, hub: Hub, shelf: Path) -> None:
     name = next(name for name in hub.files if name.startswith("vae/") and name.endswith(".safetensors"))
     part = shelf / ".klein-4b.part" / f"{name}.part"

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -143,21 +143,50 @@ def download(planned: Preflight, arrived: Callable[[str, int], None], token: str
         raise InvalidRequest(f"{planned.folder} exists; remove it to fetch {planned.name} again", field="name")
     begun = _partial(planned.folder)
     with _disk_errors(planned.folder.parent):
+        begun.mkdir(parents=True, exist_ok=True)
+        if _begun_revision(begun) != planned.revision:
+            _drop_others(begun, planned.files)
+            _say_source(begun, planned)
         for wanted in planned.files:
             path = begun / wanted.path
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 _fetch(planned, wanted, path, arrived, token)
             arrived(wanted.path, wanted.size_bytes)
-        source = {
-            "repository": planned.repository,
-            "revision": planned.revision,
-            "licence": planned.licence,
-            "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        (begun / SOURCE_FILE).write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
+        _say_source(begun, planned)
         begun.rename(planned.folder)
     return planned.folder
+
+
+def _say_source(folder: Path, planned: Preflight) -> None:
+    source = {
+        "repository": planned.repository,
+        "revision": planned.revision,
+        "licence": planned.licence,
+        "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    (folder / SOURCE_FILE).write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
+
+
+def _begun_revision(begun: Path) -> str | None:
+    """Which revision of the repository a broken download was of; None if it does not say."""
+    try:
+        revision = json.loads((begun / SOURCE_FILE).read_text("utf-8"))["revision"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return str(revision)
+
+
+def _drop_others(begun: Path, files: Sequence[RemoteFile]) -> None:
+    """Remove what may be of another revision: all but the files whose size and hash are the wanted ones.
+
+    A file without a hash is small and fetched again. A large one that broke off is checked when it is complete.
+    """
+    hashes = {file.path: file.sha256 for file in files if file.sha256 is not None}
+    for path in [path for path in begun.rglob("*") if path.is_file()]:
+        name = path.relative_to(begun).as_posix()
+        if name.removesuffix(_PART) not in hashes or (path.suffix != _PART and _sha256(path) != hashes[name]):
+            path.unlink()
 
 
 def _fetch(
