@@ -22,7 +22,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -32,9 +32,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from licht.core.request import Picture
-from licht.safety import watermark_search
 from licht.safety.watermark import DETECTED, Watermark
 from licht.safety.watermark_pattern import PILOT, mark_layer
+from licht.safety.watermark_spectrum import Pose, cell_values, colour_differences, luminance, spectrum
 
 KEY = bytes(range(32))
 PHOTOGRAPHS = (
@@ -186,15 +186,15 @@ def to_image(picture: Picture) -> Image.Image:
     return Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
 
 
-def attacked(task: tuple[int, str, Image.Image]) -> list[Any]:
+def attacked(task: tuple[int, str, Image.Image, Sequence[str]]) -> list[Any]:
     """Mark one picture and attack it: its number, kind, PSNR, and for each attack (log10 p, payload exact)."""
-    number, kind, image = task
+    number, kind, image, names = task
     mark, payload = Watermark(KEY), int(np.random.default_rng(number).integers(2**63))
     marked = to_image(mark.embed(to_picture(image), payload, nonce=number * 4099 % 2**20))
     error = np.mean(np.square(np.asarray(image, float) - np.asarray(marked, float)))
     found = {}
-    for name, attack in ATTACKS.items():
-        detection = mark.detect(to_picture(attack(marked)))
+    for name in names:
+        detection = mark.detect(to_picture(ATTACKS[name](marked)))
         found[name] = math.log10(max(detection.p, 1e-300)), detection.payload == payload
     return [number, kind, 10 * math.log10(255**2 / error), found]
 
@@ -221,22 +221,35 @@ def finish(
                 yield result
 
 
-def robustness(count: int, size: int, workers: int, kept: Path | None, minutes: float) -> dict[str, object]:
-    """The table of attacks. `kept` holds finished pictures: a run that was interrupted goes on there."""
-    done = kept_rows(kept)
-    known = {row[0] for row in done}
-    tasks = [(number, kind, image) for number, (kind, image) in enumerate(pictures(count, size)) if number not in known]
+def robustness(
+    count: int, size: int, workers: int, kept: Path | None, minutes: float, names: Sequence[str]
+) -> dict[str, object]:
+    """The table of attacks. `kept` holds what is finished: a run that was interrupted, or had other attacks, goes on."""
+    done: dict[int, tuple[str, float, dict[str, Any]]] = {}
+
+    def add(rows: Iterable[list[Any]]) -> None:
+        for number, kind, psnr, found in rows:
+            done[number] = (kind, psnr, {**(done[number][2] if number in done else {}), **found})
+
+    add(kept_rows(kept))
+    tasks = []
+    for number, (kind, image) in enumerate(pictures(count, size)):
+        missing = [name for name in names if number not in done or name not in done[number][2]]
+        tasks += [(number, kind, image, missing)] if missing else []
     np.random.default_rng(0).shuffle(tasks)
-    done += finish(attacked, tasks, workers, kept, minutes)
-    return summary([(kind, psnr, found) for _, kind, psnr, found in done], size)
+    add(finish(attacked, tasks, workers, kept, minutes))
+    complete = [row for row in done.values() if set(names) <= set(row[2])]
+    return summary(complete, size, names)
 
 
-def summary(results: list[tuple[str, float, dict[str, tuple[float, bool]]]], size: int) -> dict[str, object]:
+def summary(
+    results: list[tuple[str, float, dict[str, tuple[float, bool]]]], size: int, names: Sequence[str]
+) -> dict[str, object]:
     """Shares of what was detected and read, attack by attack."""
     table = {}
     limit = math.log10(DETECTED)
     print(f"{'attack':<16}{'detected':>9}{'payload':>9}{'median log10 p':>16}{'worst':>8}   not detected")
-    for name in ATTACKS:
+    for name in names:
         rows = [(kind, *found[name]) for kind, _, found in results]
         missed = sorted(kind for kind, p, _ in rows if p >= limit)
         table[name] = {
@@ -264,9 +277,10 @@ def wrong_keys(count: int, size: int, keys: int, drawn: Path | None) -> dict[str
     """p-values of single looks with keys that marked nothing, whitening shared: they must be uniform."""
     values = []
     for number, (_, image) in enumerate(pictures(count, size)):
-        white = watermark_search.spectrum(watermark_search.luminance(to_picture(image)))
+        picture = to_picture(image)
+        white = spectrum(luminance(picture), colour_differences(picture))
         centre = np.array([(image.width - 1) / 2, (image.height - 1) / 2])
-        cells, rows, columns = watermark_search.cell_values(white, watermark_search.Pose(1.0, 0.0, 0), centre)
+        cells, rows, columns = cell_values(white, Pose(1.0, 0.0, 0), centre)
         for trial in range(keys):
             rng = np.random.default_rng([number, trial])
             signs, slots = mark_layer(rng.bytes(32), int(rng.integers(2**20)), rows, columns)
@@ -284,11 +298,22 @@ def searched(task: tuple[int, Image.Image]) -> list[Any]:
     return [number, Watermark(np.random.default_rng(number).bytes(32)).detect(to_picture(image)).p]
 
 
+def base_pictures(count: int, size: int, kept: Path | None) -> list[Image.Image]:
+    """`pictures`, kept beside `kept`: drawing them takes longer than a good many searches."""
+    stored = kept.with_suffix(f".{count}x{size}.npy") if kept else None
+    if stored and stored.exists():
+        return [Image.fromarray(pixels) for pixels in np.load(stored)]
+    made = [image for _, image in pictures(count, size)]
+    if stored:
+        np.save(stored, np.stack([np.asarray(image) for image in made]))
+    return made
+
+
 def blind(
     count: int, size: int, workers: int, kept: Path | None, minutes: float, drawn: Path | None
 ) -> dict[str, object]:
     """p-values of full searches."""
-    base = [image for _, image in pictures(min(count, 200), size)]
+    base = base_pictures(min(count, 200), size, kept)
     done = kept_rows(kept)
     known = {row[0] for row in done}
     tasks = [(number, base[number % len(base)]) for number in range(count) if number not in known]
@@ -473,6 +498,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="a file that lets an interrupted run go on")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing new after this time")
+    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS), metavar="NAME")
     parser.add_argument("--wrong-keys", type=int, help="keys a picture")
     parser.add_argument("--blind", type=int, help="full searches")
     parser.add_argument("--speed", action="store_true")
@@ -496,7 +522,9 @@ def main() -> None:
     elif options.wrong_keys:
         result = wrong_keys(options.pictures, options.size, options.wrong_keys, options.plot)
     else:
-        result = robustness(options.pictures, options.size, options.workers, options.keep, options.minutes)
+        result = robustness(
+            options.pictures, options.size, options.workers, options.keep, options.minutes, options.attacks
+        )
     print(json.dumps({"benchmark": "watermark", **result}))
 
 

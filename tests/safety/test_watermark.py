@@ -11,6 +11,7 @@ from licht.safety import watermark_search as search
 from licht.safety.watermark import Detection, Watermark
 from licht.safety.watermark_code import CODED_BITS, decode, encode
 from licht.safety.watermark_pattern import PILOT, SINUSOIDS, patterns
+from licht.safety.watermark_spectrum import Pose, cell_values, colour_differences, luminance, spectrum
 from tests.support.pictures import picture as noise
 
 PAYLOAD = 0x0123_4567_89AB_CDEF
@@ -138,10 +139,10 @@ def test_a_crop_of_a_busy_picture_is_placed_by_the_sheet(mark: Watermark) -> Non
 
 def _without_the_sheet(mark: Watermark, given: Picture) -> list[float]:
     """The p-values of the first round."""
-    whole, keyed = search.spectrum(search.luminance(given)), mark._patterns
+    whole, keyed = spectrum(luminance(given), colour_differences(given)), mark._patterns
     return [
         found.p
-        for pose, centre in search._registered(whole, keyed, search.Pose(1.0, 0.0, 0))
+        for pose, centre in search._registered(whole, keyed, Pose(1.0, 0.0, 0))
         for found in search._read(whole, keyed, pose, centre, search.TRIALS[0])
     ]
 
@@ -185,8 +186,8 @@ def test_p_values_of_wrong_keys_are_uniform() -> None:
     from licht.safety.watermark_pattern import mark_layer
 
     given = scene(320, 320)
-    white = search.spectrum(search.luminance(given))
-    cells, rows, columns = search.cell_values(white, search.Pose(1.0, 0.0, 0), np.array([159.5, 159.5]))
+    white = spectrum(luminance(given), colour_differences(given))
+    cells, rows, columns = cell_values(white, Pose(1.0, 0.0, 0), np.array([159.5, 159.5]))
     p = []
     for trial in range(4000):
         signs, slots = mark_layer(trial.to_bytes(32, "big"), trial, rows, columns)

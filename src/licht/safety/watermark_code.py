@@ -5,6 +5,9 @@ Legend: S states of the shift register, L steps of the message.
 
 import hashlib
 import hmac
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -17,6 +20,8 @@ STEPS: Final = PAYLOAD_BITS + CHECK_BITS + MEMORY
 GENERATORS: Final = (0o473, 0o513, 0o671, 0o765)
 """Rate 1/4, constraint length 9: the maximum-distance polynomials of that length (Proakis, Digital Communications)."""
 CODED_BITS: Final = STEPS * len(GENERATORS)
+CANDIDATES: Final = 64
+"""Messages asked for their check. By chance one in a thousand unreadable pictures so gives a payload that is none."""
 
 _STATES: Final = 1 << MEMORY
 
@@ -33,36 +38,56 @@ def encode(payload: int, key: bytes) -> NDArray[np.float32]:
 
 
 def decode(soft: NDArray[np.float64], key: bytes) -> tuple[int, NDArray[np.float32], bool]:
-    """The most likely payload, its coded bits, and whether the keyed check agrees.
+    """The likeliest payload whose keyed check agrees, its coded bits, and whether there was one.
 
-    `soft` (CODED_BITS,) holds one correlation a coded bit, positive for 1. Viterbi's algorithm over 256 states.
+    `soft` (CODED_BITS,) holds one correlation a coded bit, positive for 1. The `CANDIDATES` likeliest messages are
+    asked for their check; if none of them agrees, the very likeliest comes back.
     """
-    bits = _viterbi(np.asarray(soft, np.float64).reshape(STEPS, len(GENERATORS)))
-    payload = int("".join(map(str, bits[:PAYLOAD_BITS])), 2)
-    check = int("".join(map(str, bits[PAYLOAD_BITS : PAYLOAD_BITS + CHECK_BITS])), 2)
-    return payload, encode(payload, key), check == _check(payload, key)
+    likeliest = None
+    for bits in islice(_messages(np.asarray(soft, np.float64).reshape(STEPS, len(GENERATORS))), CANDIDATES):
+        payload, check = _number(bits[:PAYLOAD_BITS]), _number(bits[PAYLOAD_BITS : PAYLOAD_BITS + CHECK_BITS])
+        if check == _check(payload, key):
+            return payload, encode(payload, key), True
+        likeliest = payload if likeliest is None else likeliest
+    assert likeliest is not None  # noqa: S101 - the trellis always holds a path
+    return likeliest, encode(likeliest, key), False
 
 
-def _viterbi(soft_LG: NDArray[np.float64]) -> list[int]:
-    """The bits of the best path from state 0 to state 0."""
-    signs_SBG = _branch_signs()
+def _messages(soft_LG: NDArray[np.float64]) -> Iterator[list[int]]:
+    """The bits of the paths from state 0 to state 0, best first (Soong and Huang 1991: Viterbi forward, A* backward)."""
+    gain_LSB = np.einsum("sbg,lg->lsb", _branch_signs(), soft_LG)
+    best_LS = _best_forward(gain_LSB)
+    top = _STATES >> 1
+    # (minus what the whole path can reach at best, order of arrival, step, state, gained behind it, bits behind it)
+    heap: list[tuple[float, int, int, int, float, tuple[int, ...]]] = [(-best_LS[STEPS, 0], 0, STEPS, 0, 0.0, ())]
+    arrivals = 0
+    while heap:
+        _, _, step, state, behind, bits = heappop(heap)
+        if step == 0:
+            yield list(bits)
+            continue
+        # the bit that came in is a state's own top bit; its two predecessors differ in the bit that was shifted out
+        bit = int(state >= top)
+        for shifted in (0, 1):
+            before = (state << 1) & (_STATES - 1) | shifted
+            gained = behind + float(gain_LSB[step - 1, before, bit])
+            reach = float(best_LS[step - 1, before])
+            if reach > -np.inf:
+                arrivals += 1
+                heappush(heap, (-(gained + reach), arrivals, step - 1, before, gained, (bit, *bits)))
+
+
+def _best_forward(gain_LSB: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(STEPS + 1, S): the most that a path from state 0 can gain on its way to each state."""
     states = np.arange(_STATES)
-    # a state's two predecessors differ in the bit that was shifted out; the bit that came in is its own top bit
     bit_S = states >> (MEMORY - 1)
     before_S2 = ((states << 1) & (_STATES - 1))[:, None] | np.array([0, 1])
-    metric_S = np.full(_STATES, -np.inf)
-    metric_S[0] = 0.0
-    choice_LS = np.empty((STEPS, _STATES), np.uint8)
+    best_LS = np.full((STEPS + 1, _STATES), -np.inf)
+    best_LS[0, 0] = 0.0
     for step in range(STEPS):
-        gain_SB = signs_SBG @ soft_LG[step]
-        candidates_S2 = metric_S[before_S2] + gain_SB[before_S2, bit_S[:, None]]
-        choice_LS[step] = candidates_S2.argmax(axis=1)
-        metric_S = candidates_S2.max(axis=1)
-    state, bits = 0, []
-    for step in reversed(range(STEPS)):
-        bits.append(state >> (MEMORY - 1))
-        state = ((state << 1) & (_STATES - 1)) | int(choice_LS[step, state])
-    return bits[::-1]
+        # the message ends with zeros, so that it ends in state 0
+        best_LS[step + 1] = (best_LS[step][before_S2] + gain_LSB[step][before_S2, bit_S[:, None]]).max(axis=1)
+    return best_LS
 
 
 def _branch_signs() -> NDArray[np.float32]:
@@ -76,6 +101,10 @@ def _branch_signs() -> NDArray[np.float32]:
 
 def _bits(value: int, count: int) -> list[int]:
     return [value >> place & 1 for place in reversed(range(count))]
+
+
+def _number(bits: list[int]) -> int:
+    return int("".join(map(str, bits)), 2)
 
 
 def _check(payload: int, key: bytes) -> int:

@@ -7,10 +7,12 @@ weights: nearly standard normal whatever the picture holds. A look at z then cou
 chance of a false alarm is given to the first few looks, at the picture as it is, and a quarter to each of the two later
 rounds, so T is smaller at first (a weighted Bonferroni correction: the 1/T of all looks add up to at most 1).
 
-1. The picture as it is, or mirrored: places where the sinusoids agree, and that of a picture that was not cropped.
+1. The picture as it is, or mirrored: where the sinusoids agree best, the place of a picture that was not cropped, and in
+   small pictures where the sinusoids agree best among crops of at least a quarter.
 2. Poses whose sinusoids hold power, and those of them that also agree in phase.
-3. Small pictures: a crop of a busy picture holds too little of the sinusoids to tell its place, but the sheet still
-   answers. It gives the sum of nonce and displacement; the sinusoids then rank the displacements.
+3. Small pictures: a crop of a busy picture holds too little of the sinusoids to tell its place, and too little of the
+   sheet to tell its nonce. The sheet proposes sums of nonce and displacement, the sinusoids displacements; the pairs
+   that both like best are looked at, and the best of those again from places close by.
 
 Legend: H, W pixels; R, C cells; K sinusoids; N candidates.
 """
@@ -25,8 +27,17 @@ from numpy.typing import NDArray
 
 from licht.core.request import Picture
 from licht.safety.watermark_code import CODED_BITS, decode
-from licht.safety.watermark_filters import blurred, high_passed, pulse, sampled, smooth_size
 from licht.safety.watermark_pattern import PERIOD_CELLS, PERIOD_PX, PILOT, PITCH_PX, Floats, Patterns
+from licht.safety.watermark_spectrum import (
+    ORIENTATIONS,
+    Pose,
+    Spectrum,
+    cell_values,
+    colour_differences,
+    extent,
+    luminance,
+    spectrum,
+)
 
 SCALES: Final = (0.45, 2.2)
 ROTATION_DEG: Final = 4.0
@@ -35,12 +46,21 @@ POSES: Final = 4
 PLACES: Final = 2
 """Positions tried for a pose: where the sinusoids agree best, and that of a picture that was not cropped."""
 NONCES: Final = 2
-_FIRST_LOOKS: Final = 2 * PLACES * NONCES
+_MORE_NONCES: Final = 4
+"""At a third place of small pictures that may be crops, where sinusoids and sheet are weakest."""
+_FIRST_LOOKS: Final = 2 * (PLACES * NONCES + _MORE_NONCES)
 _SECOND_LOOKS: Final = POSES * 2 * PLACES * NONCES
 _SHEET_POSES: Final = 3
-_SHEET_PEAKS: Final = 2
-_DISPLACEMENTS: Final = 128
-_THIRD_LOOKS: Final = _SHEET_POSES * _SHEET_PEAKS * (_DISPLACEMENTS + NONCES)
+_SHEET_TOTALS: Final = 64
+"""Sums of nonce and displacement that the sheet proposes for each of `_PHASES`."""
+_PAIRS: Final = 48
+_PROMISING: Final = 3.2
+_CLOSER: Final = 2
+"""How many of the pairs are looked at again from close by, if they reach `_PROMISING`."""
+_PHASES: Final = ((-0.75, -0.75), (-0.75, 0.75), (0.75, -0.75), (0.75, 0.75))
+"""Pixels between the corners of cells that are tried: half a cell apart."""
+_CLOSE_PX: Final = (-0.8, -0.4, 0.0, 0.4, 0.8)
+_THIRD_LOOKS: Final = _SHEET_POSES * (_PAIRS + _CLOSER * len(_CLOSE_PX) ** 2)
 TRIALS: Final = (2 * _FIRST_LOOKS, 4 * _SECOND_LOOKS, 4 * _THIRD_LOOKS)
 """How often the p-value's signal is looked at, at most, in each round, divided by the round's share."""
 _CANDIDATES: Final = 24
@@ -55,15 +75,7 @@ _SMALL_PX: Final = 300_000
 _LEAST_PX: Final = 24
 """A side of less holds no mark, whatever was done to a picture that had one."""
 
-# the orientations of a square up to a half turn: as it was, mirrored, a quarter turn, and both
-_ORIENTATIONS: Final = (
-    ((1.0, 0.0), (0.0, 1.0)),
-    ((-1.0, 0.0), (0.0, 1.0)),
-    ((0.0, -1.0), (1.0, 0.0)),
-    ((0.0, 1.0), (1.0, 0.0)),
-)
 _WORTH_DECODING: Final = 1e-3
-_OVERHANG: Final = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,41 +90,8 @@ class Found:
     flipped: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Pose:
-    """How marked pixels came to lie in the picture: turned or mirrored, rotated, scaled."""
-
-    scale: float
-    rotation: float
-    orientation: int
-    """0 to 7: the four of `_ORIENTATIONS`, then the same upside down."""
-
-    def matrix(self) -> NDArray[np.float64]:
-        """(2, 2): from marked pixels to pixels of the picture."""
-        cos, sin = math.cos(self.rotation), math.sin(self.rotation)
-        turn = np.array([[cos, -sin], [sin, cos]])
-        sign = 1.0 if self.orientation < 4 else -1.0
-        return np.asarray(self.scale * sign * turn @ np.array(_ORIENTATIONS[self.orientation % 4]))
-
-    def upside_down(self) -> "Pose":
-        """The same after a half turn."""
-        return Pose(self.scale, self.rotation, (self.orientation + 4) % 8)
-
-
 _AS_IT_WAS: Final = (Pose(1.0, 0.0, 0), Pose(1.0, 0.0, 1))
 """Always tried, and exactly so: most pictures were never resized, and texture can hide the sinusoids."""
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """A picture's whitened spectrum, `rfft2` of (H, W), and the inverse of its noise density."""
-
-    height: int
-    width: int
-    white: NDArray[np.complex64]
-    weight: Floats
-    centred: NDArray[np.complex64]
-    """The whole plane of `white`, (H, W), with phases counted from the picture's centre."""
 
 
 def search(picture: Picture, keyed: Patterns) -> Found:
@@ -121,10 +100,11 @@ def search(picture: Picture, keyed: Patterns) -> Found:
     side_px = max(picture.width, picture.height)
     if min(picture.width, picture.height) < _LEAST_PX:
         return best
-    whole = spectrum(luminance(picture))
+    values, colours = luminance(picture), colour_differences(picture)
+    whole = spectrum(values, colours)
     coarse = whole
     if side_px > _WINDOW_PX * 1.25:
-        coarse = spectrum(_middle(luminance(picture), _WINDOW_PX))
+        coarse = spectrum(_middle(values, _WINDOW_PX))
     for looked in _looks(whole, coarse, keyed):
         best = min(best, *looked, key=lambda found: found.p)
         if best.p < _ENOUGH and best.payload is not None:
@@ -134,10 +114,16 @@ def search(picture: Picture, keyed: Patterns) -> Found:
 
 def _looks(whole: Spectrum, coarse: Spectrum, keyed: Patterns) -> Iterator[list[Found]]:
     """What each look finds, likeliest first."""
+    small = whole.height * whole.width <= _SMALL_PX
     for pose in _AS_IT_WAS:
         for registered, centre in _registered(whole, keyed, pose):
             yield _read(whole, keyed, registered, centre, TRIALS[0])
-    small = whole.height * whole.width <= _SMALL_PX
+        if small:
+            # the pose is not sharpened: the sinusoids of a small crop would lead it astray
+            centre = _within_reach(whole, keyed, pose)
+            for step_px in (0.5, 0.125):
+                centre = _nudged(whole, keyed, pose, centre, step_px)
+            yield _read(whole, keyed, pose, centre, TRIALS[0], _MORE_NONCES)
     for number, upright in enumerate(_likely(whole, coarse, keyed)):
         for pose in (upright, upright.upside_down()):
             for registered, centre in _registered(whole, keyed, pose):
@@ -170,61 +156,42 @@ def _power_sharpened(whole: Spectrum, keyed: Patterns, pose: Pose) -> Pose:
 
 def _agreement(whole: Spectrum, keyed: Patterns, pose: Pose) -> float:
     """How far the best place of a pose, upright or upside down, stands out: in units of chance."""
-    found = []
-    for way in (pose, pose.upside_down()):
-        values_K = _line_values(whole, keyed, way)
-        norm = float(np.linalg.norm(values_K))
-        # a picture of one flat colour has no power at any line
-        found.append(float(_surface(keyed, values_K).max()) / norm if norm > 0 else 0.0)
-    return max(found)
+    return max(float(_reach(whole, keyed, way).max()) for way in (pose, pose.upside_down()))
 
 
-def luminance(picture: Picture) -> Floats:
-    """(H, W): the mean of red, green and blue, which is what the mark was added to."""
-    pixels = np.frombuffer(picture.rgb, np.uint8).reshape(picture.height, picture.width, 3)
-    return pixels.astype(np.float32) @ np.full(3, 1 / 3, np.float32)
+def _reach(whole: Spectrum, keyed: Patterns, pose: Pose) -> Floats:
+    """`_places` of a picture that was not cropped and of all crops that kept a quarter or more."""
+    covered = extent(whole, pose)
+    width, height = np.minimum(np.ceil(covered / PITCH_PX) + 2, PERIOD_CELLS).astype(int)
+    return _places(whole, keyed, pose, (covered - 1) / 2, int(height), int(width))
+
+
+def _within_reach(whole: Spectrum, keyed: Patterns, pose: Pose) -> NDArray[np.float64]:
+    """(x, y) of the picture's centre in marked pixels where `_reach` is highest."""
+    reach = _reach(whole, keyed, pose)
+    row, column = np.unravel_index(int(reach.argmax()), reach.shape)
+    return np.asarray((extent(whole, pose) - 1) / 2 + np.array([column, row]) * PITCH_PX)
+
+
+def _places(
+    whole: Spectrum, keyed: Patterns, pose: Pose, origin: NDArray[np.float64], height: int, width: int
+) -> Floats:
+    """(height, width): how well the sinusoids agree, in units of chance, with a centre so many cells from `origin`.
+
+    A crop lies right and below of its picture's origin, by no more than its own size if at least a quarter was kept:
+    to ask for no more than that leaves less to chance.
+    """
+    values_K = _line_values(whole, keyed, pose)
+    norm = float(np.linalg.norm(values_K))
+    # a picture of one flat colour has no power at any line
+    turned = values_K * np.exp(-2j * np.pi * (keyed.lines.frequencies_K2 / PERIOD_PX @ origin)) / max(norm, 1e-9)
+    return _surface(keyed, turned, height, width) * np.float32(math.sqrt(2))
 
 
 def _middle(values: Floats, side_px: int) -> Floats:
     height, width = values.shape
     top, left = max(0, (height - side_px) // 2), max(0, (width - side_px) // 2)
     return values[top : top + side_px, left : left + side_px]
-
-
-def spectrum(values: Floats) -> Spectrum:
-    """Even out a picture's contrast in place and its power in frequency, so that the mark stands out of noise.
-
-    Detail is divided by its local variance, which weights every place by how little the picture hides the mark there.
-    """
-    height, width = values.shape
-    detail = values - blurred(values, 8)
-    detail /= np.square(np.sqrt(blurred(detail * detail, 4)) + 2.0)
-    raw = np.fft.rfft2(detail)
-    power = np.asarray(raw.real**2 + raw.imag**2, np.float32)
-    reach = max(2, min(height, width) // 64)
-    density = np.pad(power, ((reach, reach), (reach, reach)), mode="wrap")
-    density = blurred(density, reach)[reach:-reach, reach:-reach]
-    # the floor: where compression has left nothing at all, there is no mark either, and nothing to amplify
-    weight = 1 / np.sqrt(density + 0.6 * density.mean() + 1e-12)
-    white = (raw * weight).astype(np.complex64)
-    return Spectrum(height, width, white, weight.astype(np.float32), _centred(white, height, width))
-
-
-def _centred(white: NDArray[np.complex64], height: int, width: int) -> NDArray[np.complex64]:
-    """The whole plane, frequency 0 in the middle, phases counted from the picture's centre."""
-    rows, columns = np.arange(height), np.arange(width)
-    full = np.empty((height, width), np.complex64)
-    half = white.shape[1]
-    full[:, :half] = white
-    mirrored = np.conj(white[-rows % height][:, 1 : width - half + 1])
-    full[:, half:] = mirrored[:, ::-1]
-    signed_rows, signed_columns = (
-        (rows + height // 2) % height - height // 2,
-        (columns + width // 2) % width - width // 2,
-    )
-    down = np.exp(1j * np.pi * signed_rows * (height - 1) / height).astype(np.complex64)
-    across = np.exp(1j * np.pi * signed_columns * (width - 1) / width).astype(np.complex64)
-    return np.fft.fftshift(full * down[:, None] * across[None, :])
 
 
 def _poses(coarse: Spectrum, keyed: Patterns, count: int, notable: float) -> list[Pose]:
@@ -239,7 +206,7 @@ def _poses(coarse: Spectrum, keyed: Patterns, count: int, notable: float) -> lis
     doubled = _doubled_power(coarse)
     base_K2 = keyed.lines.frequencies_K2 / PERIOD_PX
     found: list[tuple[float, Pose]] = []
-    for number, orientation in enumerate(_ORIENTATIONS):
+    for number, orientation in enumerate(ORIENTATIONS):
         turned_K2 = base_K2 @ np.array(orientation).T
         scores = _scores(doubled, coarse, turned_K2, scales, turns)
         least = float(scores.mean() + notable * scores.std()) if math.isfinite(notable) else np.finfo(np.float32).min
@@ -298,14 +265,14 @@ def _values_at(whole: Spectrum, frequencies_N2: NDArray[np.float64]) -> NDArray[
         index_N6 = np.floor(exact).astype(int)[:, None] + np.arange(-2, 4)
         places.append((np.clip(index_N6, 0, size - 1), np.sinc(exact[:, None] - index_N6)))
     (rows_N6, row_weights), (columns_N6, column_weights) = places
-    block = whole.centred[rows_N6[:, :, None], columns_N6[:, None, :]]
-    return np.asarray(np.einsum("nij,ni,nj->n", block, row_weights, column_weights))
+    block = whole.centred.reshape(-1)[(rows_N6 * whole.width)[:, :, None] + columns_N6[:, None, :]]
+    across = np.einsum("nij,nj->ni", block, column_weights.astype(np.float32))
+    return np.asarray((across * row_weights).sum(axis=1), np.complex128)
 
 
 def _line_values(whole: Spectrum, keyed: Patterns, pose: Pose) -> NDArray[np.complex128]:
     """(K,) what the picture holds at the sinusoids, their own phases taken off."""
-    inverse = np.linalg.inv(pose.matrix()).T
-    frequencies = keyed.lines.frequencies_K2 / PERIOD_PX @ inverse.T
+    frequencies = pose.carried(keyed.lines.frequencies_K2 / PERIOD_PX)
     values = _values_at(whole, frequencies)
     values *= np.exp(-1j * keyed.lines.phases_K)
     size = np.abs(values)
@@ -329,28 +296,24 @@ def _registered(whole: Spectrum, keyed: Patterns, pose: Pose) -> Iterator[tuple[
     """
     surface = _surface(keyed, _line_values(whole, keyed, pose))
     row, column = np.unravel_index(int(surface.argmax()), surface.shape)
-    agreeing, uncropped = np.array([column, row], float) * PITCH_PX, (_extent(whole, pose) - 1) / 2
+    agreeing, uncropped = np.array([column, row], float) * PITCH_PX, (extent(whole, pose) - 1) / 2
     yield _aligned(whole, keyed, pose, agreeing)
     apart = np.abs((agreeing - uncropped + PERIOD_PX / 2) % PERIOD_PX - PERIOD_PX / 2).max()
     if apart > 2 * PITCH_PX:
         yield _aligned(whole, keyed, pose, uncropped)
 
 
-def _surface(keyed: Patterns, values_K: NDArray[np.complex128]) -> Floats:
-    """(PERIOD_CELLS, PERIOD_CELLS): how well the sinusoids agree with each place, in steps of a cell."""
-    cos_KC, sin_KC = keyed.lines.waves(0)
-    turned_cos_KR, turned_sin_KR = keyed.lines.waves(1)
+def _surface(
+    keyed: Patterns, values_K: NDArray[np.complex128], height: int = PERIOD_CELLS, width: int = PERIOD_CELLS
+) -> Floats:
+    """(height, width): how well the sinusoids agree with each place, in steps of a cell."""
+    cos_KC, sin_KC = (wave[:, :width] for wave in keyed.lines.waves(0))
+    turned_cos_KR, turned_sin_KR = (wave[:, :height] for wave in keyed.lines.waves(1))
     real, imag = (np.asarray(part, np.float32)[:, None] for part in (values_K.real, values_K.imag))
     # the product of three complex numbers, its real part
     upright_KR = real * turned_cos_KR - imag * turned_sin_KR
     across_KR = real * turned_sin_KR + imag * turned_cos_KR
     return np.asarray(upright_KR.T @ cos_KC - across_KR.T @ sin_KC)
-
-
-def _extent(whole: Spectrum, pose: Pose) -> NDArray[np.float64]:
-    """(2,) width and height of the picture in marked pixels, its rotation apart."""
-    upright = Pose(pose.scale, 0.0, pose.orientation).matrix()
-    return np.asarray(np.abs(np.linalg.inv(upright)) @ [whole.width, whole.height])
 
 
 def _aligned(
@@ -391,10 +354,9 @@ def _sharpened(
         for a in range(-3, 4)
         for b in range(-3, 4)
     ]
-    inverse_N22 = np.stack([np.linalg.inv(one.matrix()).T for one in near])
     lines_K2 = keyed.lines.frequencies_K2 / PERIOD_PX
-    frequencies_NK2 = np.einsum("nij,kj->nki", inverse_N22, lines_K2)
-    values_NK = _values_at(whole, frequencies_NK2.reshape(-1, 2)).reshape(len(near), -1)
+    frequencies_N2 = np.concatenate([one.carried(lines_K2) for one in near])
+    values_NK = _values_at(whole, frequencies_N2).reshape(len(near), -1)
     if centre is None:
         score_N = np.minimum(np.abs(values_NK) ** 2, 16.0).mean(axis=1)
     else:
@@ -409,23 +371,12 @@ def _read(
     pose: Pose,
     centre: NDArray[np.float64],
     trials: int,
+    nonces: int = NONCES,
 ) -> list[Found]:
     """What the cells of a registered picture say: the likeliest nonces, each tested and decoded."""
-    values_RC, rows, columns = cell_values(whole, pose, centre)
-    agreement = _sheet_agreement(values_RC, rows, columns, keyed.sheet_spectrum)
-    found = []
-    for nonce in _highest(agreement, NONCES):
-        signs_RC, slots_RC = keyed.mark_layer(nonce, rows, columns)
-        p = p_value(_z(values_RC, signs_RC, slots_RC), trials)
-        payload = None
-        if p < _WORTH_DECODING:
-            product_RC = values_RC * signs_RC
-            sums = np.bincount(slots_RC.reshape(-1), product_RC.reshape(-1), minlength=CODED_BITS + 1)
-            read, _, sound = decode(sums[:CODED_BITS].astype(np.float64), keyed.check_key)
-            payload = read if sound else None
-        mirrored = pose.orientation % 4 in (1, 3)
-        found.append(Found(p, payload, nonce, pose.scale, math.degrees(pose.rotation), mirrored))
-    return found
+    viewed = cell_values(whole, pose, centre)
+    agreement = _sheet_agreement(*viewed, keyed.sheet_spectrum)
+    return [_decoded(keyed, pose, nonce, viewed, trials) for nonce in _highest(agreement, nonces)]
 
 
 def _z(values_RC: Floats, signs_RC: Floats, slots_RC: NDArray[np.int16]) -> float:
@@ -437,84 +388,84 @@ def _z(values_RC: Floats, signs_RC: Floats, slots_RC: NDArray[np.int16]) -> floa
 
 
 def _by_sheet(whole: Spectrum, keyed: Patterns, pose: Pose) -> Iterator[list[Found]]:
-    """Looks at the places that sheet and sinusoids propose together; the best of them is read in full.
+    """Looks at the pairs of nonce and place that sheet and sinusoids propose together; the best are read in full."""
+    pairs = _proposed(whole, keyed, pose)
+    looks = [(_z(pair.values_RC, *keyed.mark_layer(pair.nonce, pair.rows, pair.columns)), pair) for pair in pairs]
+    best = sorted(looks, key=lambda look: -look[0])[:_CLOSER]
+    yield [Found(p_value(z, TRIALS[2]), None, None, pose.scale, math.degrees(pose.rotation), False) for z, _ in best]
+    for z, pair in best:
+        if z > _PROMISING:
+            yield [_read_closely(whole, keyed, pose, pair)]
 
-    Where the sheet answers, it tells the sum of nonce and displacement, both in cells. A crop lies right and below of
-    its picture's origin, by no more than its own size if at least a quarter was kept: the sinusoids rank those places.
-    """
-    uncropped = (_extent(whole, pose) - 1) / 2
-    peaks: dict[int, tuple[float, NDArray[np.float64], tuple[Floats, slice, slice]]] = {}
-    for phase in ((-0.75, -0.75), (-0.75, 0.75), (0.75, -0.75), (0.75, 0.75)):
-        centre = uncropped + phase
-        viewed = cell_values(whole, pose, centre)
-        agreement = _sheet_agreement(*viewed, keyed.sheet_spectrum).reshape(-1)
-        for total in _highest(agreement, _SHEET_PEAKS):
-            if total not in peaks or peaks[total][0] < agreement[total]:
-                peaks[total] = float(agreement[total]), centre, viewed
-    best = sorted(peaks.items(), key=lambda peak: -peak[1][0])[:_SHEET_PEAKS]
-    values_K = _line_values(whole, keyed, pose)
-    for total, (_, centre, (values_RC, rows, columns)) in best:
-        turned = np.exp(-2j * np.pi * (keyed.lines.frequencies_K2 / PERIOD_PX @ centre))
-        surface = _surface(keyed, values_K * turned)
-        down, right = rows.stop - rows.start, columns.stop - columns.start
-        places = _highest(surface[: down + 2, : right + 2], _DISPLACEMENTS)
-        looks = []
-        for place in places:
-            at_row, at_column = divmod(place, right + 2)
-            nonce = (total // PERIOD_CELLS - at_row) % PERIOD_CELLS * PERIOD_CELLS
-            nonce += (total - at_column) % PERIOD_CELLS
-            moved = (slice(start.start + by, start.stop + by) for start, by in ((rows, at_row), (columns, at_column)))
-            looks.append((_z(values_RC, *keyed.mark_layer(nonce, *moved)), at_row, at_column))
-        z, at_row, at_column = max(looks)
-        if p_value(z, TRIALS[2]) < _WORTH_DECODING:
-            registered, exact = _aligned(whole, keyed, pose, centre + np.array([at_column, at_row]) * PITCH_PX)
-            yield _read(whole, keyed, registered, exact, TRIALS[2])
-        else:
-            yield [Found(p_value(z, TRIALS[2]), None, None, pose.scale, math.degrees(pose.rotation), flipped=False)]
+
+@dataclass(frozen=True)
+class _Pair:
+    """A nonce and a place: how well sheet and sinusoids like them, and the cells as they lie there."""
+
+    liked: float
+    nonce: int
+    centre: NDArray[np.float64]
+    values_RC: Floats
+    rows: slice
+    columns: slice
+
+
+def _proposed(whole: Spectrum, keyed: Patterns, pose: Pose) -> list[_Pair]:
+    """`_PAIRS` of nonce and place. Where the sheet answers, it tells the sum of nonce and displacement, in cells."""
+    uncropped = (extent(whole, pose) - 1) / 2
+    found: dict[tuple[int, int, int], _Pair] = {}
+    for phase in _PHASES:
+        origin = uncropped + phase
+        values_RC, rows, columns = cell_values(whole, pose, origin)
+        agreement = _sheet_agreement(values_RC, rows, columns, keyed.sheet_spectrum).reshape(-1)
+        totals_N = np.array(_highest(agreement, _SHEET_TOTALS))
+        sheet_N = agreement[totals_N] / max(float(agreement.std()), 1e-9)
+        places = _places(whole, keyed, pose, origin, rows.stop - rows.start + 2, columns.stop - columns.start + 2)
+        liked_NP = sheet_N[:, None] + places.reshape(1, -1)
+        for number in _highest(liked_NP, _PAIRS):
+            of_total, place = divmod(number, places.size)
+            total, (down, right) = int(totals_N[of_total]), divmod(place, places.shape[1])
+            liked = float(liked_NP[of_total, place])
+            if (total, down, right) in found and found[total, down, right].liked >= liked:
+                continue
+            nonce = (total // PERIOD_CELLS - down) % PERIOD_CELLS * PERIOD_CELLS + (total - right) % PERIOD_CELLS
+            moved = (slice(start.start + by, start.stop + by) for start, by in ((rows, down), (columns, right)))
+            centre = origin + np.array([right, down]) * PITCH_PX
+            found[total, down, right] = _Pair(liked, nonce, centre, values_RC, *moved)
+    return sorted(found.values(), key=lambda pair: -pair.liked)[:_PAIRS]
+
+
+def _read_closely(whole: Spectrum, keyed: Patterns, pose: Pose, pair: _Pair) -> Found:
+    """A pair, registered, from places a part of a cell apart: what the best of them says."""
+    registered, centre = _aligned(whole, keyed, pose, pair.centre)
+    best = -math.inf, pair.values_RC, pair.rows, pair.columns
+    for down in _CLOSE_PX:
+        for right in _CLOSE_PX:
+            viewed = cell_values(whole, registered, centre + np.array([right, down]))
+            z = _z(viewed[0], *keyed.mark_layer(pair.nonce, *viewed[1:]))
+            best = max(best, (z, *viewed), key=lambda look: look[0])
+    return _decoded(keyed, registered, pair.nonce, best[1:], TRIALS[2])
+
+
+def _decoded(keyed: Patterns, pose: Pose, nonce: int, viewed: tuple[Floats, slice, slice], trials: int) -> Found:
+    """What these cells say of `nonce`: the p-value, and the payload where that is worth the work."""
+    values_RC, rows, columns = viewed
+    signs_RC, slots_RC = keyed.mark_layer(nonce, rows, columns)
+    p = p_value(_z(values_RC, signs_RC, slots_RC), trials)
+    payload = None
+    if p < _WORTH_DECODING:
+        product_RC = values_RC * signs_RC
+        sums = np.bincount(slots_RC.reshape(-1), product_RC.reshape(-1), minlength=CODED_BITS + 1)
+        read, _, sound = decode(sums[:CODED_BITS].astype(np.float64), keyed.check_key)
+        payload = read if sound else None
+    mirrored = pose.orientation % 4 in (1, 3)
+    return Found(p, payload, nonce, pose.scale, math.degrees(pose.rotation), mirrored)
 
 
 def p_value(z: float, trials: int) -> float:
     """The probability that the best of `trials` standard normal values reaches `z`."""
     single = 0.5 * math.erfc(z / math.sqrt(2))
     return -math.expm1(trials * math.log1p(-single)) if single < 1 else 1.0
-
-
-def cell_values(whole: Spectrum, pose: Pose, centre: NDArray[np.float64]) -> tuple[Floats, slice, slice]:
-    """(R, C) filtered values at the cells that the picture covers, and which cells these are."""
-    upright, height, width = _at_scale_one(whole, pose.scale)
-    middle = np.array([(whole.width - 1) / 2, (whole.height - 1) / 2])
-    corners_42 = np.array([[x, y] for x in (-1, 1) for y in (-1, 1)]) * (middle + 0.5)
-    reached_42 = corners_42 @ np.linalg.inv(pose.matrix()).T
-    # a picture begins at its own origin, or right and below of it when it was cropped; rotation pushes corners out
-    overhang = 8 + _OVERHANG * np.ptp(reached_42, axis=0).max()
-    centre = centre - np.floor((reached_42.min(axis=0) + centre + overhang) / PERIOD_PX) * PERIOD_PX
-    first = np.maximum(np.ceil((reached_42.min(axis=0) + centre) / PITCH_PX), 0).astype(int)
-    last = np.maximum(np.floor((reached_42.max(axis=0) + centre) / PITCH_PX), first + 1).astype(int)
-    columns, rows = slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
-    at_x = np.arange(columns.start, columns.stop) * PITCH_PX + 1 - centre[0]
-    at_y = np.arange(rows.start, rows.stop) * PITCH_PX + 1 - centre[1]
-    matrix = pose.matrix()
-    x_RC = (matrix[0, 0] * at_x[None, :] + matrix[0, 1] * at_y[:, None] + middle[0]) * (width / whole.width)
-    y_RC = (matrix[1, 0] * at_x[None, :] + matrix[1, 1] * at_y[:, None] + middle[1]) * (height / whole.height)
-    values_RC = high_passed(sampled(upright, y_RC.astype(np.float32), x_RC.astype(np.float32)))
-    values_RC /= np.sqrt(blurred(values_RC * values_RC, 5)) + 1e-3 * values_RC.std() + 1e-12
-    return np.asarray(np.clip(values_RC, -3, 3), np.float32), rows, columns
-
-
-def _at_scale_one(whole: Spectrum, scale: float) -> tuple[Floats, int, int]:
-    """The picture at the marked size, weighted by one over its noise and filtered like the mark's pulses."""
-    height, width = smooth_size(whole.height / scale), smooth_size(whole.width / scale)
-    rows, columns = min(height, whole.height), min(width // 2, whole.width // 2) + 1
-    down = np.fft.fftfreq(whole.height)[:, None] * whole.height
-    across = np.arange(columns)[None, :]
-    kept = whole.white[:, :columns] * whole.weight[:, :columns]
-    kept = kept * pulse(down / height).astype(np.float32) * pulse(across / width).astype(np.float32)
-    half = (rows - 1) // 2
-    resized = np.zeros((height, width // 2 + 1), np.complex64)
-    resized[: half + 1, :columns] = kept[: half + 1]
-    if half:
-        resized[-half:, :columns] = kept[-half:]
-    return np.asarray(np.fft.irfft2(resized, (height, width)), np.float32), height, width
 
 
 def _sheet_agreement(values_RC: Floats, rows: slice, columns: slice, sheet_spectrum: NDArray[np.complex64]) -> Floats:
@@ -530,7 +481,8 @@ def _sheet_agreement(values_RC: Floats, rows: slice, columns: slice, sheet_spect
     # most rows are empty: transform those that are not, then the columns
     plane = np.zeros((period, period // 2 + 1), np.complex64)
     plane[at_R[:used] % period] = np.fft.rfft(folded, axis=1)
-    return np.asarray(np.fft.irfft2(np.conj(np.fft.fft(plane, axis=0)) * sheet_spectrum, (period, period)))
+    # the inverse of what is conjugated is the forward transform, conjugated, and several times faster in numpy
+    return np.asarray(np.fft.irfft2(np.fft.ifft(np.conj(plane), axis=0) * sheet_spectrum, (period, period)))
 
 
 def _highest(values: Floats, count: int) -> list[int]:
