@@ -148,6 +148,14 @@ def test_rows_in_several_matrices_draw_the_same() -> None:
     assert_close(given.run(network), fused)
 
 
+def test_queries_and_keys_may_be_rotated_in_pieces(network: Flux2Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.no_grad():
+        whole = inputs(2).run(network)
+        monkeypatch.setattr("licht.model.transformer._CACHED", 200)
+        assert torch.equal(inputs(2).run(network), whole)
+    assert torch.equal(inputs(2).run(network), whole)
+
+
 def test_guidance_is_given_exactly_where_it_is_embedded(network: Flux2Transformer) -> None:
     dev, given = models.transformer(models.DEV_TRANSFORMER), inputs()
     arguments = (given.x, given.x_ids, given.txt, text_ids(TEXT_TOKENS), given.t)

@@ -20,6 +20,8 @@ Shift = tuple[Tensor, Tensor, Tensor]
 """(shift, scale, gate) of one branch, each broadcastable to (B, L, D)."""
 KeyValue = tuple[Tensor, Tensor]
 """Keys after rotation and values of one block, each (B, H, R, head width)."""
+_CACHED = 3 * 2**15
+"""So many numbers of queries or keys are normalised and rotated at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,19 @@ class StreamAttention(nn.Module):
 def normalised_qkv(qkv: Tensor, norm: QKNorm, head_dim: int, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Split (B, L, 3 D) into heads, normalise queries and keys, then rotate them."""
     q, k, v = (split_heads(part, head_dim) for part in qkv.chunk(3, dim=-1))
-    return rotate_pairs(norm.query_norm(q), table).type_as(v), rotate_pairs(norm.key_norm(k), table).type_as(v), v
+    return _rotated(q, norm.query_norm, table), _rotated(k, norm.key_norm, table), v
+
+
+def _rotated(x_BHLD: Tensor, norm: RMSNorm, table: Tensor) -> Tensor:
+    """Normalised, then rotated. A processor that draws does some tokens at a time: they stay in its caches."""
+    if x_BHLD.requires_grad or x_BHLD.device.type != "cpu" or x_BHLD.numel() <= _CACHED:
+        return rotate_pairs(norm(x_BHLD), table).type_as(x_BHLD)
+    out = torch.empty_like(x_BHLD, memory_format=torch.contiguous_format)
+    step = max(1, _CACHED * x_BHLD.shape[2] // x_BHLD.numel())
+    for start in range(0, x_BHLD.shape[2], step):
+        part = slice(start, start + step)
+        out[:, :, part] = rotate_pairs(norm(x_BHLD[:, :, part]), table[part])
+    return out
 
 
 def swiglu(x: Tensor) -> Tensor:
