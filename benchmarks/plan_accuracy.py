@@ -59,6 +59,8 @@ CASES = (
     Case("q4", Residency.RESIDENT, 768, 512),
     Case("q4", Residency.IN_TURN, 512, 512, images=2),
     Case("fp8", Residency.IN_TURN, 1024, 1024),
+    Case("none", Residency.STREAMED, 1024, 1024, banded=True),
+    Case("q4", Residency.STREAMED, 768, 768, banded=True),
 )
 
 

@@ -44,7 +44,7 @@ from licht.model.positions import image_ids, text_ids
 from licht.model.text import TextTower
 from licht.model.transformer import Flux2Transformer
 from licht.model.variants import VARIANTS, TextConfig, Tower, Variant
-from licht.quant.pages import keep_freed_memory
+from licht.quant.pages import hand_back_freed_memory, keep_freed_memory
 from licht.quant.swap import worth_quantising
 
 PROMPT = "a large shiny red sphere to the left of a small matte blue cube on a gray floor, light from the left"
@@ -178,13 +178,21 @@ def run_licht(folder: Path, size: int, steps: int) -> dict[str, Any]:
     watch = Stopwatch()
     request = ImageRequest(PROMPT, (1,), (), Size(size, size), steps=steps)
     drawn = 0
+    processor: dict[str, float] = {"start": time.process_time()}
+    last = time.process_time()
     for event in engine.run(request):
         if isinstance(event, Progress):
             watch.see(event)
+            now = time.process_time()
+            if event.done:
+                processor[event.stage] = processor.get(event.stage, 0.0) + now - last
+                print(f"{event.stage} {event.done}: {now - last:.1f} s of processors", file=sys.stderr, flush=True)
+            last = now
         drawn += isinstance(event, ImageResult)
     if drawn != 1:
         raise SystemExit("no picture was drawn")
-    return {"seconds": time.perf_counter() - started, "stages": watch.seconds, **used()}
+    stages = {"stages": watch.seconds, "processor_stages": processor}
+    return {"seconds": time.perf_counter() - started, **stages, **used()}
 
 
 def run_diffusers(folder: Path, size: int, steps: int) -> dict[str, Any]:
@@ -217,7 +225,7 @@ def run_diffusers(folder: Path, size: int, steps: int) -> dict[str, Any]:
 
 def run_transformer(folder: Path, variant: Variant, size: int, steps: int, streamed: bool) -> dict[str, Any]:
     """Some steps of the transformer alone, on random text."""
-    keep_freed_memory()
+    (hand_back_freed_memory if streamed else keep_freed_memory)()
     started = time.perf_counter()
     placement = Placement(torch.device("cpu"), torch.bfloat16)
     network = load_transformer(open_weights(folder / "transformer"), placement, {})
@@ -228,17 +236,28 @@ def run_transformer(folder: Path, variant: Variant, size: int, steps: int, strea
     x = torch.randn(1, grid[0] * grid[1], sizes.in_channels).bfloat16()
     text = torch.randn(1, variant.text.length, sizes.context_in_dim).bfloat16()
     guidance = torch.full((1,), 4.0) if sizes.guidance_embed else None
-    times = []
+    times: list[float] = []
+    processor: list[float] = []
     with torch.inference_mode():
         for step in range(steps):
-            begun = time.perf_counter()
+            begun, used_before = time.perf_counter(), time.process_time()
             t = torch.full((1,), 1 - step / steps)
             out = network(x, image_ids(grid), text, text_ids(variant.text.length), t, guidance)
             times.append(time.perf_counter() - begun)
+            processor.append(time.process_time() - used_before)
+            print(
+                f"step {step + 1}: {times[-1]:.1f} s, {processor[-1]:.1f} s of processors", file=sys.stderr, flush=True
+            )
             if not bool(torch.isfinite(out).all()):
                 raise SystemExit("the velocity is not finite")
     stages = {"load": loaded, **{f"step {number}": spent for number, spent in enumerate(times, start=1)}}
-    return {"seconds": time.perf_counter() - started, "stages": stages, **used()}
+    step_processor_s = sum(processor) / len(processor)
+    return {
+        "seconds": time.perf_counter() - started,
+        "stages": stages,
+        "step_processor_s": step_processor_s,
+        **used(),
+    }
 
 
 def used() -> dict[str, float]:

@@ -102,6 +102,9 @@ def test_a_batch_and_loras_take_more() -> None:
     assert four.stages[1].work_bytes - one.stages[1].work_bytes > 2 * (one.stages[1].work_bytes - GPU.overhead_bytes)
     adapted = make_plan(variant, replace(REQUEST, num=4, lora_bytes=GIB), gpu(80), setup)
     assert adapted.peak_bytes == one.peak_bytes + GIB
+    assert adapted.weights_bytes == one.weights_bytes + GIB
+    in_turn = make_plan(variant, adapted.request, gpu(80), list(setups("none", "bfloat16"))[1])
+    assert [stage.parts.get("LoRA", 0) for stage in in_turn.stages] == [0, GIB, 0]
 
 
 @pytest.mark.parametrize(
@@ -124,8 +127,10 @@ def test_the_table_says_everything() -> None:
     lines = table.lines(plan, alternatives(plan, variant))
     text = "\n".join(lines)
     assert "dev: 1 x 1024x1024, 2 references (bfloat16, streamed, decoder in bands)" in text
-    assert "of 16.0 GiB: fits" in text
-    assert "default rates" in text
+    assert lines[1].startswith("fits: at most ")
+    assert lines[1].endswith("of 16.0 GiB are in use at a time")
+    assert lines[2].endswith("on gpu; rates are assumed; --calibrate measures them")
+    assert lines[3].startswith("all weights together: 92.5 GiB; where main memory cannot hold them")
     assert max(len(line) for line in lines) < 110
     tight = choose(variant, REQUEST, gpu(1), "none", "bfloat16")
     assert "does NOT fit" in "\n".join(table.lines(tight, []))

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from licht.cli import options as o
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -32,6 +34,8 @@ def plan(
         str | None, typer.Option(help="Memory to plan for, such as 12GiB (default: what is free on the device).")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; with --memory also gpu.")] = "auto",
+    lora: o.Loras = None,
+    partial_loras: o.PartialLoras = False,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure this machine's rates first.")] = False,
     variant: Annotated[
         str | None, typer.Option(help="What kind the model is, where it does not say: klein, base, dev or kv.")
@@ -64,12 +68,16 @@ def plan(
         measured = _calibrate(rates.calibrate, place) if calibrate else None
         free = table.parse_memory(memory) if memory is not None else free_memory_bytes(place)
         machine = rates.machine(place, free, measured)
+    notes: tuple[str, ...] = ()
+    if lora:
+        lora_bytes, notes = _loras(lora, partial_loras, found, "cpu" if machine.maps_files else "cuda", dtype)
+        request = replace(request, lora_bytes=lora_bytes)
     best = choose(found, request, machine, quant, dtype, stored, stored_tower=stored_tower)
     others = alternatives(best, found)
     if as_json:
-        typer.echo(json.dumps(table.as_json(best, others)))
+        typer.echo(json.dumps({**table.as_json(best, others), "loras": notes}))
     else:
-        typer.echo("\n".join(table.lines(best, others)))
+        typer.echo("\n".join([*notes, *table.lines(best, others)]))
     if not best.fits and not others:
         raise typer.Exit(DOES_NOT_FIT)
 
@@ -86,6 +94,22 @@ def _calibrate(measure: "Callable[[torch.device], Calibration]", place: "torch.d
     if not found.kept:
         typer.echo("warning: there is no place to keep what was measured; it serves this plan only", err=True)
     return found.rates
+
+
+def _loras(
+    names: list[str], allow_partial: bool, variant: "Variant", device: str, dtype: str
+) -> tuple[int, tuple[str, ...]]:
+    """What LoRA files take beside the transformer, and how many of their keys fit it. Raises `InvalidCheckpoint`."""
+    import torch
+
+    from licht.engine.loras import LoraShelf
+    from licht.generate import lora_from
+
+    uses = [lora_from(text, allow_partial) for text in names]
+    shelf = LoraShelf(variant.transformer)
+    notes, warnings = shelf.read(uses)
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    return shelf.memory_bytes(uses, torch.device(device), known[dtype]), notes + warnings
 
 
 def _variant_of(model: str, kind: str | None) -> "tuple[Variant, str, str]":

@@ -30,7 +30,7 @@ from licht.model.text import TextTower
 from licht.model.transformer import Flux2Transformer, ReferenceCache
 from licht.model.variants import Variant
 from licht.plan.plan import Residency, Setup
-from licht.quant.pages import handing_back, keep_freed_memory, trim
+from licht.quant.pages import hand_back_freed_memory, handing_back, keep_freed_memory, trim
 from licht.quant.swap import QUANTISERS
 from licht.sampling.noise import grid_to_tokens, initial_noise
 from licht.sampling.schedule import sigmas
@@ -127,11 +127,14 @@ class Engine:
         if self.ignore_plan:
             return Setup(Residency.RESIDENT, "none", "bfloat16", banded=False)
         held = held_bytes(self._tower, self._transformer, self._autoencoder)
-        setup = fitting_plan(self.files, self.placement, settled, self.batch_size, held).setup
+        loras = self.loras.memory_bytes(settled.request.loras, self.placement.device, self.placement.compute_dtype)
+        setup = fitting_plan(self.files, self.placement, settled, self.batch_size, held, loras).setup
         streamed = setup.residency is Residency.STREAMED
         if streamed != self._streamed:
             self.unload()
             self._streamed = streamed
+            if self._is_large_on_cpu:
+                (hand_back_freed_memory if streamed else keep_freed_memory)()
         return setup
 
     def encode(self, picture: Picture) -> Latents:
@@ -194,7 +197,7 @@ class Engine:
 
     def _lean(self) -> AbstractContextManager[None]:
         """For the autoencoder of a large model: as little memory as the plan says, at a few per cent of its time."""
-        return handing_back() if self._is_large_on_cpu else nullcontext()
+        return handing_back() if self._is_large_on_cpu and not self._streamed else nullcontext()
 
     def _encode_prompt(
         self, settled: Settled

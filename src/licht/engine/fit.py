@@ -19,8 +19,12 @@ from licht.plan.work import Request
 from licht.quant.linear import QuantisedLinear
 
 
-def fitting_plan(files: ModelFiles, placement: Placement, settled: Settled, batch: int, held_bytes: int) -> Plan:
+def fitting_plan(
+    files: ModelFiles, placement: Placement, settled: Settled, batch: int, held_bytes: int, lora_bytes: int
+) -> Plan:
     """The fastest plan that fits. `held_bytes` are those of networks that are loaded already and count as free.
+
+    `lora_bytes` are what the request's adapters take beside the transformer.
 
     Raises `DoesNotFit` with the whole table if there is none.
     """
@@ -32,7 +36,7 @@ def fitting_plan(files: ModelFiles, placement: Placement, settled: Settled, batc
         steps=settled.steps,
         guidance=settled.guidance,
         reference_size=_largest([picture.size for picture in settled.references]),
-        lora_bytes=sum(use.path.expanduser().stat().st_size for use in request.loras),
+        lora_bytes=lora_bytes,
     )
     device = placement.device
     here = machine(device, min(free_memory_bytes(device) + held_bytes, limit_bytes()))

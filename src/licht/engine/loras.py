@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
+import torch
 from torch import Tensor
 
 from licht.checkpoint.lora import LoraFile, read_lora
@@ -43,6 +44,13 @@ class LoraShelf:
         while len(self._files) > max(KEPT, len(uses)):
             self._forget(next(iter(self._files)))
         return tuple(notes), tuple(warnings)
+
+    def memory_bytes(self, uses: Sequence[LoraUse], device: torch.device, dtype: torch.dtype) -> int:
+        """What they take on the device. Where that is main memory, what was read, in float32, lies there as well."""
+        self.read([use for use in uses if _key(use) not in self._files])
+        elements = sum(self._files[_key(use)].adapter.elements for use in uses)
+        kept = 4 if device.type == "cpu" and dtype != torch.float32 else 0
+        return elements * (dtype.itemsize + kept)
 
     def beside(self, transformer: Flux2Transformer, rows: Sequence[Sequence[LoraUse]]) -> list[Strengths]:
         """Attach what was read beside `transformer`; for each row of a batch, the strengths to pass to `using`."""

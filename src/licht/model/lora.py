@@ -149,6 +149,12 @@ class Adapter:
 
     branches: Mapping[str, tuple[Branch, ...]]
 
+    @property
+    def elements(self) -> int:
+        """Numbers in all its branches."""
+        branches = (branch for group in self.branches.values() for branch in group)
+        return sum(tensor.numel() for branch in branches for tensor in _tensors_of(branch))
+
 
 Strengths = Mapping[str, float]
 """Name of an adapter -> strength. 0 and absence are the same."""

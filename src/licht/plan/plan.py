@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -125,6 +126,8 @@ class Plan:
     machine: Machine
     setup: Setup
     stages: tuple[Stage, ...]
+    weights_bytes: int
+    """All that has to be kept somewhere: on the device, in main memory or on a disk."""
 
     @property
     def peak_bytes(self) -> int:
@@ -162,17 +165,21 @@ def make_plan(variant: Variant, request: Request, machine: Machine, setup: Setup
         "denoise": ("transformer", denoise_work(variant, request, batch, setup.dtype)),
         "decode": ("autoencoder", decode_work(variant, request, setup.dtype, setup.banded)),
     }
-    weights = _weights(variant, request, machine, setup)
+    weights = _weights(variant, machine, setup)
     stages = []
     for name, (part, work) in works.items():
         if name == "encode_references" and not request.images:
             continue
-        parts = weights if setup.residency is Residency.RESIDENT else {part: weights[part]}
+        resident = setup.residency is Residency.RESIDENT
+        parts = dict(weights) if resident else {part: weights[part]}
+        if request.lora_bytes and (resident or part == "transformer"):
+            parts["LoRA"] = request.lora_bytes
         beside = work.memory_bytes + machine.overhead_bytes + _conversion_bytes(variant, machine, setup, part)
         if part == "transformer" and setup.residency is not Residency.STREAMED:
             beside += round(machine.kept_share * work.memory_bytes)
-        stages.append(Stage(name, dict(parts), beside, _seconds(variant, request, machine, setup, part, work)))
-    return Plan(variant.name, request, machine, setup, tuple(stages))
+        stages.append(Stage(name, parts, beside, _seconds(variant, request, machine, setup, part, work)))
+    whole = _weights(variant, machine, replace(setup, residency=Residency.RESIDENT))
+    return Plan(variant.name, request, machine, setup, tuple(stages), sum(whole.values()) + request.lora_bytes)
 
 
 def choose(
@@ -221,16 +228,19 @@ def _smaller(size: Size) -> Iterator[Size]:
         scale *= 0.9
 
 
-def _weights(variant: Variant, request: Request, machine: Machine, setup: Setup) -> dict[str, int]:
+def _weights(variant: Variant, machine: Machine, setup: Setup) -> dict[str, int]:
     """Bytes of each part on the device."""
     embedding = variant.text.tower.vocab_size * variant.text.tower.hidden_size
     unread = sizes.bytes_of(embedding, setup.dtype) if machine.maps_files and setup.dtype == "bfloat16" else 0
-    streamed = setup.residency is Residency.STREAMED
-    tower = sizes.streamed_tower_bytes if streamed else sizes.tower_bytes
-    transformer = sizes.streamed_transformer_bytes if streamed else sizes.transformer_bytes
+    tower, transformer = sizes.tower_bytes, sizes.transformer_bytes
+    if setup.residency is Residency.STREAMED:
+        # pages of a mapped file that are read ahead belong to the system until the block runs
+        there = 1 if machine.maps_files else 2
+        tower = partial(sizes.streamed_tower_bytes, there=there)
+        transformer = partial(sizes.streamed_transformer_bytes, there=there)
     return {
         "text tower": tower(variant.text, setup.dtype, setup.tower_form) - unread,
-        "transformer": transformer(variant.transformer, setup.dtype, setup.form) + request.lora_bytes,
+        "transformer": transformer(variant.transformer, setup.dtype, setup.form),
         "autoencoder": sizes.bytes_of(sizes.autoencoder_weights(variant.autoencoder), setup.dtype),
     }
 

@@ -56,12 +56,12 @@ def transformer_bytes(config: TransformerConfig, dtype: str, quant: str) -> int:
     return bytes_of(blocks, form) + bytes_of(config.parameters - blocks, dtype)
 
 
-def streamed_transformer_bytes(config: TransformerConfig, dtype: str, quant: str) -> int:
-    """What stays on the device while blocks come and go: all but the blocks, and two of the largest of them."""
+def streamed_transformer_bytes(config: TransformerConfig, dtype: str, quant: str, there: int = 2) -> int:
+    """What stays on the device while blocks come and go: all but the blocks, and `there` of the largest of them."""
     double, single = block_weights(config)
     blocks = config.depth * double + config.depth_single_blocks * single
     form = dtype if quant == "none" else quant
-    return bytes_of(config.parameters - blocks, dtype) + 2 * bytes_of(max(double, single), form)
+    return bytes_of(config.parameters - blocks, dtype) + there * bytes_of(max(double, single), form)
 
 
 def tower_layer_weights(text: TextConfig) -> int:
@@ -80,11 +80,11 @@ def tower_bytes(text: TextConfig, dtype: str, quant: str) -> int:
     return bytes_of(text.layers_used * tower_layer_weights(text), form) + bytes_of(plain, dtype)
 
 
-def streamed_tower_bytes(text: TextConfig, dtype: str, quant: str) -> int:
-    """The embedding, and two layers of the tower."""
+def streamed_tower_bytes(text: TextConfig, dtype: str, quant: str, there: int = 2) -> int:
+    """The embedding, and `there` layers of the tower."""
     form = dtype if quant == "none" else quant
     embedding = text.tower.vocab_size * text.tower.hidden_size
-    return bytes_of(embedding, dtype) + 2 * bytes_of(tower_layer_weights(text), form)
+    return bytes_of(embedding, dtype) + there * bytes_of(tower_layer_weights(text), form)
 
 
 def autoencoder_weights(config: AutoencoderConfig) -> int:

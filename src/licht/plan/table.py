@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from licht.core.errors import InvalidRequest
-from licht.plan.plan import Plan
+from licht.plan.plan import Plan, Residency
 
 _UNITS: Final = {
     "": 1,
@@ -52,10 +52,10 @@ def duration(seconds: float) -> str:
 
 def lines(plan: Plan, others: Sequence[Plan]) -> list[str]:
     """A plan as a table with a verdict, and the nearest alternatives."""
-    request, machine = plan.request, plan.machine
+    request = plan.request
     what = f"{plan.model}: {request.num} x {request.size}"
     what += f", {request.images} reference{'s' if request.images > 1 else ''}" if request.images else ""
-    rows = [("stage", "on the device", "weights", "beside", "peak", "time")]
+    rows = [("stage", "on the device", "weights", "work", "together", "time")]
     for stage in plan.stages:
         weights = gib(sum(stage.parts.values()))
         on_device = ", ".join(stage.parts)
@@ -69,11 +69,7 @@ def lines(plan: Plan, others: Sequence[Plan]) -> list[str]:
         )
         for row in rows
     ]
-    verdict = "fits" if plan.fits else "does NOT fit"
-    rates = "measured rates" if machine.measured else "default rates; licht plan --calibrate measures this machine"
-    out = [f"{what} ({plan.setup.label})"]
-    out.append(f"peak {gib(plan.peak_bytes)} of {gib(machine.memory_bytes)}: {verdict}")
-    out.append(f"expected time about {duration(plan.seconds)} on {machine.name} ({rates})")
+    out = [f"{what} ({plan.setup.label})", *_verdict(plan)]
     out += ["", *(line.rstrip() for line in table), ""]
     out += [f"{word}: {meaning}" for word, meaning in _MEANINGS.items() if word in plan.setup.label]
     if others:
@@ -82,6 +78,21 @@ def lines(plan: Plan, others: Sequence[Plan]) -> list[str]:
     elif not plan.fits:
         out += ["", "no format, no size and no streaming makes it fit; use a smaller model or more memory"]
     return out
+
+
+def _verdict(plan: Plan) -> list[str]:
+    """What somebody wants to know first: whether it fits, how long it takes, how much there is to keep."""
+    machine = plan.machine
+    peak, room = gib(plan.peak_bytes), gib(machine.memory_bytes)
+    rates = "rates measured on this machine" if machine.measured else "rates are assumed; --calibrate measures them"
+    if plan.fits:
+        fits = f"fits: at most {peak} of {room} are in use at a time"
+    else:
+        fits = f"does NOT fit: {peak} are needed at a time, there are {room}"
+    weights = f"all weights together: {gib(plan.weights_bytes)}"
+    if plan.setup.residency is Residency.STREAMED:
+        weights += "; where main memory cannot hold them, every step waits for the disk"
+    return [fits, f"takes about {duration(plan.seconds)} on {machine.name}; {rates}", weights]
 
 
 def _short(plan: Plan, other: Plan) -> str:
@@ -107,6 +118,7 @@ def _one(plan: Plan) -> dict[str, Any]:
         "banded": plan.setup.banded,
         "memory_bytes": plan.machine.memory_bytes,
         "peak_bytes": plan.peak_bytes,
+        "weights_bytes": plan.weights_bytes,
         "fits": plan.fits,
         "seconds": round(plan.seconds, 3),
         "rates_measured": plan.machine.measured,

@@ -96,14 +96,19 @@ def keep_freed_memory() -> bool:
     return _keep(2**30)
 
 
+def hand_back_freed_memory() -> bool:
+    """The opposite, for where memory is short: large blocks go back as soon as they are freed, those kept go at once."""
+    trim()
+    return _keep(2**25)
+
+
 @contextmanager
 def handing_back() -> Iterator[None]:
     """Hand large blocks back as soon as they are freed, within this; what was kept so far goes back at once.
 
     For few and very large results, such as a decoder's: what lies between those that are kept doubles their memory.
     """
-    trim()
-    _keep(2**25)
+    hand_back_freed_memory()
     try:
         yield
     finally:
