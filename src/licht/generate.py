@@ -92,8 +92,6 @@ class Delivery:
     finish: Finish = Finish.NONE
     keep_prompt: bool = False
     strict_length: bool = False
-    quality: int | None = None
-    """Of JPEG and WebP, 1 to 100; None is the usual one."""
 
 
 class Model:
@@ -275,9 +273,7 @@ class Model:
             guidance=drawn.guidance,
             warnings=drawn.warnings,
             notes=drawn.notes,
-            released=door.release(
-                drawn.picture, self.policy, file_format, making, quality=delivery.quality or door.USUAL_QUALITY
-            ),
+            released=door.release(drawn.picture, self.policy, file_format, making),
             drawn=drawn,
             policy=self.policy,
             making=making,
