@@ -87,12 +87,14 @@ def _follow(recipe: "Recipe", run: Path, data: Path, minutes: float, device: str
             console.print(line)
 
     with status, distributed() as rank:
+        console.quiet = rank.index > 0
         watch = open_tensorboard(run) if tensorboard and not rank.index else None
         place = _device(device, rank)
         task = first_alone(rank, lambda: _assemble(recipe, run, data, place, preparing))
         report = follow(task, recipe, run, minutes, training, watch)
-    typer.echo(f"{run}: step {report.step:,} of {report.steps:,}, loss {report.loss:.4f}", err=True)
-    typer.echo(str(run))
+    if not rank.index:
+        typer.echo(f"{run}: step {report.step:,} of {report.steps:,}, loss {report.loss:.4f}", err=True)
+        typer.echo(str(run))
 
 
 def _device(name: str, rank: "Rank") -> "torch.device":
