@@ -15,6 +15,9 @@ from licht.service.keys import KeyStore
 from licht.service.queue.records import NewJob, QueueLimits, Task
 from licht.service.queue.store import JobStore
 
+PATIENCE_S = 60.0
+"""How long a test waits for what has to happen: a machine may be slow, and only what never comes is a failure."""
+
 
 class Clock:
     """Seconds since 1970, moved by hand."""

@@ -1,7 +1,7 @@
 """An engine that draws at once, and misbehaves when its prompt says so. It needs no torch."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from licht.core.errors import InvalidRequest, OutOfMemory, Refused
@@ -34,6 +34,8 @@ class FakeDrawer:
         self.tolerances: list[int] = []
         self.finishes: list[str] = []
         self.closed_after: list[int] = []
+        self.hold: Callable[[int], None] = lambda step: None
+        """Called before each step of the prompt "held": it goes on when that returns."""
         self.picture: bytes | None = None
         """What it draws, if not a plain colour."""
 
@@ -50,6 +52,8 @@ class FakeDrawer:
             yield Progress("encode_prompt", 0, 1)
             for done in range(1, steps + 1):
                 time.sleep(step_s)
+                if request.prompt == "held":
+                    self.hold(done)
                 yield Progress("denoise", done, steps)
                 if request.previews:
                     yield PreviewDrawn(done, steps, 8, 8, _png(Size(8, 8), done))

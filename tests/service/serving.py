@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 
+from tests.service.conftest import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -25,14 +27,14 @@ class Served:
     errors: Path
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"x-key": self.key}, timeout=10, trust_env=False)
+        return httpx.Client(base_url=self.url, headers={"x-key": self.key}, timeout=PATIENCE_S, trust_env=False)
 
     def children(self) -> list[int]:
         """The processes that the supervisor runs."""
         text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(pid) for pid in text.split()]
 
-    def until_ready(self, timeout_s: float = 30.0) -> None:
+    def until_ready(self, timeout_s: float = 2 * PATIENCE_S) -> None:
         end = time.monotonic() + timeout_s
         with self.client() as client:
             while True:
@@ -72,7 +74,7 @@ def start(data: Path, **settings: str) -> Served:
 
 def stop(served: Served) -> int:
     served.process.terminate()
-    code = served.process.wait(20)
+    code = served.process.wait(PATIENCE_S)
     if served.process.stdout is not None:
         served.process.stdout.close()
     return code

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.service.conftest import PATIENCE_S
 from tests.service.serving import Served, start, stop
 
 PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
@@ -30,7 +31,7 @@ def test_the_first_lines_of_the_documentation(served: Served) -> None:
     with served.client() as client:
         headers = {"content-type": "application/json"}
         told = client.post(route, content=body, headers=headers).json()
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE_S
         while (polled := client.get(told["polling_url"]).json())["status"] == "Pending":
             assert time.monotonic() < end
             time.sleep(0.05)

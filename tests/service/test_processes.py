@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import serve_load
 from benchmarks.serve_load import Options
+from tests.service.conftest import PATIENCE_S
 from tests.service.serving import Served, environment, start, stop
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes as Linux shows them")
@@ -38,7 +39,7 @@ def body() -> dict[str, Any]:
 def test_a_picture_over_the_protocol_and_an_orderly_end(served: Served) -> None:
     with served.client() as client:
         told = client.post("/v1/flux-2-pro", json=body()).json()
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE_S
         while (polled := client.get(told["polling_url"]).json())["status"] == "Pending":
             assert time.monotonic() < end
             time.sleep(0.05)
@@ -58,7 +59,7 @@ def test_when_the_supervisor_is_killed_its_processes_end(served: Served) -> None
     children = served.children()
     served.process.kill()
     served.process.wait()
-    end = time.monotonic() + 15
+    end = time.monotonic() + PATIENCE_S
     while [pid for pid in children if Path(f"/proc/{pid}").exists() and "Z" not in state(pid)]:
         assert time.monotonic() < end, "processes were left behind"
         time.sleep(0.05)
@@ -133,7 +134,7 @@ def test_stopping_finishes_or_hands_back_within_its_limit(tmp_path: Path) -> Non
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "licht", *arguments],
-        capture_output=True, text=True, check=False, timeout=60, env=environment(**settings),
+        capture_output=True, text=True, check=False, timeout=2 * PATIENCE_S, env=environment(**settings),
     )  # fmt: skip
 
 

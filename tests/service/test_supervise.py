@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from licht.service.supervise import Role, Supervisor
+from tests.service.conftest import PATIENCE_S
 
 COUNT = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); time.sleep(60)"
 
@@ -15,7 +16,7 @@ def pids(path: Path) -> list[int]:
 
 
 def until(path: Path, count: int) -> int:
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE_S
     while len(pids(path)) < count:
         assert time.monotonic() < end, "the process did not start"
         time.sleep(0.02)
@@ -34,7 +35,7 @@ def test_a_killed_process_is_started_again_and_all_end_together(tmp_path: Path) 
     first, second = tmp_path / "first", tmp_path / "second"
     ended: list[tuple[str, int]] = []
     roles = [Role(path.name, [sys.executable, "-c", COUNT, str(path)]) for path in (first, second)]
-    supervisor = Supervisor(roles, 5, lambda role, code: ended.append((role.name, code)))
+    supervisor = Supervisor(roles, PATIENCE_S, lambda role, code: ended.append((role.name, code)))
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(supervisor.run()))
     thread.start()
@@ -43,7 +44,7 @@ def test_a_killed_process_is_started_again_and_all_end_together(tmp_path: Path) 
     assert until(first, 2) != pid
     assert ended == [("first", -signal.SIGKILL)]
     supervisor.stop()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert codes == [0]
     assert not any(alive(each) for each in [*pids(first), other])
     assert len(pids(second)) == 1
@@ -57,7 +58,7 @@ def test_a_process_that_does_not_listen_is_killed(tmp_path: Path) -> None:
     thread.start()
     pid = until(path, 1)
     supervisor.stop()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert not alive(pid)
 
 

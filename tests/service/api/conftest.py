@@ -1,5 +1,6 @@
 """A whole service in one process: the application, and a worker in a thread."""
 
+import queue
 import shutil
 import threading
 import time
@@ -12,15 +13,17 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from licht.service.api.app import create_app
 from licht.safety.examine import examine
 from licht.safety.tools import Tools
+from licht.service.api.app import create_app
 from licht.service.api.parts import Parts
 from licht.service.keys import Scope
+from licht.service.queue.previews import PreviewRow
 from licht.service.settings import load_settings
-from licht.service.worker.loop import Worker, WorkerLimits
-from tests.service.fakes import FakeDrawer
 from licht.service.worker.looking import Looker
+from licht.service.worker.loop import Worker, WorkerLimits
+from tests.service.conftest import PATIENCE_S
+from tests.service.fakes import FakeDrawer
 
 HOST = "http://localhost"
 
@@ -52,7 +55,7 @@ class Service:
         told: dict[str, Any] = self.client.get("/v1/get_result", params={"id": job_id}).json()
         return told
 
-    def until(self, true: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    def until(self, true: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
         end = time.monotonic() + timeout_s
         while not true():
             assert time.monotonic() < end, "it did not happen in time"

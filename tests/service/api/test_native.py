@@ -2,9 +2,15 @@ import base64
 import json
 import re
 import threading
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from licht.service.api import native
 from licht.service.api.auth import access_of
+from licht.service.api.parts import Parts
+from licht.service.queue.records import Job
 from tests.service.api.conftest import Build, Service
 
 
@@ -51,8 +57,23 @@ def test_an_unknown_model_is_named(service: Service) -> None:
     assert (response.status_code, response.json()["detail"][0]["loc"]) == (422, ["body", "model"])
 
 
-def test_events_of_a_running_job(running: Service) -> None:
-    told = create(running, prompt="slow 0.15")
+def test_events_of_a_running_job(running: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step waits here until who follows the job was told of the one before."""
+    looked_at: list[float] = []
+
+    def view(parts: Parts, job: Job, base_url: str) -> native.JobView:
+        looked_at.append(job.progress)
+        return viewed(parts, job, base_url)
+
+    def hold(step: int) -> None:
+        progress = running.parts.store.recent(running.key_id)[0].progress
+        running.until(lambda: progress in looked_at)
+
+    viewed = native.view
+    monkeypatch.setattr(native, "view", view)
+    running.worker._limits = replace(running.worker._limits, look_s=0.0)
+    running.drawer.hold = hold
+    told = create(running, prompt="held")
     with running.client.stream("GET", f"/v1/jobs/{told['id']}/events") as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         found = events("".join(response.iter_text()))
@@ -60,21 +81,35 @@ def test_events_of_a_running_job(running: Service) -> None:
     assert found[-1][0] == "end"
     progress = [data["progress"] for _, data in found]
     assert progress == sorted(progress)
-    assert len(set(progress)) >= 3
+    # before the first three steps, after the third, and the end
+    assert len(set(progress)) >= 5
     assert (found[-1][1]["state"], found[-1][1]["result"]["seed"]) == ("ready", told["seed"])
 
 
 def test_cancelling_a_running_job(running: Service) -> None:
-    told = create(running, prompt="slow 0.1", steps=50)
+    cancelled = threading.Event()
+
+    def hold(step: int) -> None:
+        if step == 3:
+            running.until(cancelled.is_set)
+
+    running.drawer.hold = hold
+    told = create(running, prompt="held", steps=50)
     url = f"/v1/jobs/{told['id']}"
-    running.until(lambda: running.client.get(url).json()["progress"] > 0.12)
-    timer = threading.Timer(0.2, running.client.post, [f"{url}/cancel"])
-    timer.start()
+
+    def cancel() -> None:
+        running.until(lambda: running.parts.changes._followers > 0)
+        running.client.post(f"{url}/cancel")
+        cancelled.set()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
     with running.client.stream("GET", f"{url}/events") as response:
         found = events("".join(response.iter_text()))
-    timer.join()
+    thread.join()
     assert (found[-1][0], found[-1][1]["state"], found[-1][1]["cost"]) == ("end", "cancelled", 0.0)
     assert running.poll(told["id"])["status"] == "Error"
+    assert running.drawer.closed_after == [3]
 
 
 def test_cancelling_a_waiting_job(service: Service) -> None:
@@ -142,19 +177,19 @@ def test_a_key_without_the_scope_is_turned_away(build: Build) -> None:
     assert service.client.get("/metrics", headers=metrics_only).status_code == 200
 
 
-def test_previews_come_with_the_events(running: Service) -> None:
-    told = create(running, prompt="slow 0.2", previews=True)
-    with running.client.stream("GET", f"/v1/jobs/{told['id']}/events") as response:
+def test_previews_come_with_the_events(in_step: Service) -> None:
+    told = create(in_step, prompt="held", previews=True)
+    with in_step.client.stream("GET", f"/v1/jobs/{told['id']}/events") as response:
         found = events("".join(response.iter_text()))
     shown = [data for name, data in found if name == "preview"]
-    assert len(shown) >= 2
-    assert [each["step"] for each in shown] == sorted({each["step"] for each in shown})
+    # between the last step and the end there may be no look
+    assert [each["step"] for each in shown][:3] == [1, 2, 3]
     assert {(each["total"], each["width"], each["height"]) for each in shown} == {(4, 8, 8)}
     head, _, data = shown[0]["image"].partition(",")
     assert head == "data:image/png;base64"
     assert base64.b64decode(data).startswith(b"\x89PNG")
     # it was a picture in the making, and there is none any more
-    assert running.parts.previews.get(told["id"]) is None
+    assert in_step.parts.previews.get(told["id"]) is None
 
 
 def test_no_previews_unless_they_are_asked_for(running: Service) -> None:

@@ -108,8 +108,8 @@ def stream(service: Service, **body: object) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_stream_shows_partial_pictures_and_then_the_picture(running: Service) -> None:
-    found = stream(running, partial_images=2, seed=4)
+def test_a_stream_shows_partial_pictures_and_then_the_picture(in_step: Service) -> None:
+    found = stream(in_step, prompt="held", partial_images=2, seed=4)
     assert [each["type"].rpartition(".")[2] for each in found] == ["partial_image", "partial_image", "completed"]
     assert [each["partial_image_index"] for each in found[:2]] == [0, 1]
     assert decoded(found[0]["b64_json"]).size == (8, 8)

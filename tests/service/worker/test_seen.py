@@ -14,7 +14,7 @@ from licht.service.queue.store import JobStore
 from licht.service.storage import Storage
 from licht.service.worker.loop import Worker, WorkerLimits
 from licht.service.worker.measure import StageClock
-from tests.service.conftest import NewJobs
+from tests.service.conftest import PATIENCE_S, NewJobs
 from tests.service.fakes import FakeDrawer
 
 LIMITS = WorkerLimits(heartbeat_s=0.05, stall_s=60, drain_s=0.1, idle_s=0.05, look_s=0.005)
@@ -26,7 +26,7 @@ def store(database: Database) -> JobStore:
 
 
 def until(store: JobStore, job_id: str, state: State) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE_S
     while store.get(job_id).state is not state:
         assert time.monotonic() < end, f"the job is still {store.get(job_id).state}"
         time.sleep(0.005)
@@ -37,10 +37,11 @@ def test_stage_times_and_memory_are_told(store: JobStore, tmp_path: Path, new_jo
     store.submit(new)
     worker = Worker(store, Storage(f"file://{tmp_path}"), FakeDrawer(), LIMITS, "w1")
     thread = threading.Thread(target=worker.run)
+    begun = time.monotonic()
     thread.start()
     try:
         until(store, new.id, State.READY)
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE_S
         while (row := Register(store.database).list()[0]).memory_bytes is None:
             assert time.monotonic() < end
             time.sleep(0.02)
@@ -49,24 +50,29 @@ def test_stage_times_and_memory_are_told(store: JobStore, tmp_path: Path, new_jo
         worker.stop()
         thread.join()
     found = {(name, labels.get("stage", "")): value for name, labels, value in tallies.read(store.database)}
-    assert 0.2 <= found["licht_stage_seconds", "denoise"] < 5
+    assert 0.2 <= found["licht_stage_seconds", "denoise"] < time.monotonic() - begun
     assert found["licht_stages", "denoise"] == 1
     assert found["licht_steps", ""] == 4
 
 
 def test_a_step_that_outlasts_the_draining_is_given_up(store: JobStore, tmp_path: Path, new_job: NewJobs) -> None:
-    new = new_job(task=Task("slow 2", 1, 64, 64, 1))
+    new = new_job(task=Task("held", 1, 64, 64, 1))
     store.submit(new)
-    overdue = threading.Event()
-    storage = Storage(f"file://{tmp_path}")
-    worker = Worker(store, storage, FakeDrawer(), LIMITS, "w1", on_overdue=overdue.set)
+    drawing, overdue = threading.Event(), threading.Event()
+    drawer = FakeDrawer()
+
+    def hold(step: int) -> None:
+        """The step ends after the worker was given up, however late that is."""
+        drawing.set()
+        overdue.wait(PATIENCE_S)
+
+    drawer.hold = hold
+    worker = Worker(store, Storage(f"file://{tmp_path}"), drawer, LIMITS, "w1", on_overdue=overdue.set)
     thread = threading.Thread(target=worker.run)
     thread.start()
-    until(store, new.id, State.RUNNING)
-    started = time.monotonic()
+    assert drawing.wait(PATIENCE_S)
     worker.stop()
-    assert overdue.wait(10)
-    assert time.monotonic() - started < 1.5
+    assert overdue.wait(PATIENCE_S)
     job = store.get(new.id)
     assert (job.state, job.failures, job.deaths) == (State.QUEUED, 0, 0)
     thread.join()
@@ -74,10 +80,15 @@ def test_a_step_that_outlasts_the_draining_is_given_up(store: JobStore, tmp_path
 
 
 def test_a_stage_clock_leaves_nothing_out() -> None:
-    clock, begun = StageClock(), time.perf_counter()
+    before = time.perf_counter()
+    clock = StageClock()
+    after = time.perf_counter()
     for stage in ("encode_prompt", "denoise", "denoise"):
         time.sleep(0.01)
         clock.note(stage)
+    least_s = time.perf_counter() - after
     seconds = clock.seconds("release")
-    assert seconds["denoise"] > seconds["encode_prompt"]
-    assert sum(seconds.values()) == pytest.approx(time.perf_counter() - begun, abs=0.005)
+    most_s = time.perf_counter() - before
+    assert seconds["encode_prompt"] >= 0.01
+    assert seconds["denoise"] >= 0.02
+    assert least_s <= sum(seconds.values()) <= most_s

@@ -176,7 +176,7 @@ async def _events(parts: Parts, job: tuple[str, str], base_url: str) -> AsyncIte
     with parts.changes.follow() as following:
         while True:
             try:
-                found, told = await asyncio.to_thread(_looked_up, parts, job, base_url)
+                found, told, preview = await asyncio.to_thread(_looked_up, parts, job, base_url, step)
             except UnknownJob:
                 yield _event("end", "{}")
                 return
@@ -188,11 +188,10 @@ async def _events(parts: Parts, job: tuple[str, str], base_url: str) -> AsyncIte
             if seen != shown:
                 shown, quiet_s = seen, 0.0
                 yield _event("progress", seen)
-                preview = await asyncio.to_thread(parts.previews.get, found.id, step) if found.task.previews else None
-                if preview is not None:
-                    step = preview.step
-                    yield _event("preview", preview_view(preview).model_dump_json())
-            elif quiet_s >= _KEEP_ALIVE_S:
+            if preview is not None:
+                step, quiet_s = preview.step, 0.0
+                yield _event("preview", preview_view(preview).model_dump_json())
+            if quiet_s >= _KEEP_ALIVE_S:
                 quiet_s = 0.0
                 yield ": still here\n\n"
             begun = time.monotonic()
@@ -200,9 +199,12 @@ async def _events(parts: Parts, job: tuple[str, str], base_url: str) -> AsyncIte
             quiet_s += time.monotonic() - begun
 
 
-def _looked_up(parts: Parts, job: tuple[str, str], base_url: str) -> tuple[Job, JobView]:
+def _looked_up(parts: Parts, job: tuple[str, str], base_url: str, step: int) -> tuple[Job, JobView, PreviewRow | None]:
+    """The job, and its preview unless it is still the one of `step`; previews come between two notes of progress."""
     found = parts.store.get(*job)
-    return found, view(parts, found, base_url)
+    shows = found.task.previews and not found.state.final
+    preview = parts.previews.get(found.id, step) if shows else None
+    return found, view(parts, found, base_url), preview
 
 
 def preview_view(preview: PreviewRow) -> PreviewView:

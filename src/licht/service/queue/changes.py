@@ -88,6 +88,8 @@ class Changes:
         url = self._database.url.set(drivername="postgresql").render_as_string(hide_password=False)
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
             await connection.execute(f"LISTEN {ENDED_CHANNEL}")
+            # what ended before this is announced to nobody
+            self._tell()
             while self._followers:
                 async for _ in connection.notifies(timeout=_HEAR_S, stop_after=1):
                     self._tell()
