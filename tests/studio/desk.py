@@ -26,7 +26,8 @@ def png(color: str, shape: str = "ellipse", side_px: int = 128) -> bytes:
     return buffer.getvalue()
 
 
-def _queued(response: Response) -> bool:
+def queued(response: Response) -> bool:
+    """Whether it answers a request for a picture."""
     return response.request.method == "POST" and response.url.endswith("/v1/jobs")
 
 
@@ -66,7 +67,7 @@ class Desk:
     def draw(self, prompt: str | None = None) -> None:
         if prompt is not None:
             self.prompt.fill(prompt)
-        with self.page.expect_response(_queued) as response:
+        with self.page.expect_response(queued) as response:
             self.button("Draw").click()
         job_id = response.value.json()["id"]
         expect(self.page.locator(f".group .tile[data-job='{job_id}']")).to_be_visible()

@@ -3,17 +3,19 @@
 import base64
 import io
 import json
+import re
 import secrets
+import time
 import tomllib
 import zipfile
 
 import pytest
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from licht.core.series import Story
 from tests.studio.conftest import OpenDesk
-from tests.studio.desk import RED_AND_BLUE, Desk, png
+from tests.studio.desk import RED_AND_BLUE, Desk, png, queued
 
 pytestmark = pytest.mark.slow
 
@@ -187,22 +189,58 @@ def test_a_mask_and_a_wider_picture(desk: Desk) -> None:
     assert {0, 255} == {value for _, value in mask.getcolors() or []}
 
 
+def _until_gone(desk: Desk) -> None:
+    """The service has none of the desk's jobs any more."""
+    end = time.monotonic() + 60
+    while jobs := desk.api("/v1/jobs?limit=500")["jobs"]:
+        assert time.monotonic() < end, f"a live picture stayed behind: {jobs}"
+        desk.page.wait_for_timeout(100)
+
+
 def test_live_mode_follows_the_words_and_leaves_nothing_behind(desk: Desk) -> None:
-    before = len(desk.api("/v1/jobs?limit=500")["jobs"])
+    models: list[str] = []
+    desk.page.on("response", lambda told: models.append(told.json()["model"]) if queued(told) else None)
     desk.page.get_by_role("switch", name="Live").click()
     desk.prompt.fill("a large matte orange cone on a teal floor")
-    first = desk.page.locator("figure.live img")
-    expect(first).to_be_visible()
+    shown = desk.page.locator("figure.live img")
+    expect(shown).to_be_visible()
     desk.prompt.fill("a large shiny yellow sphere on a teal floor")
     expect(desk.page.get_by_text("Live picture drawn")).to_be_attached()
-    job = desk.api("/v1/jobs?limit=1")["jobs"][0]
-    assert job["model"] == "flux-2-klein-4b"
+    _until_gone(desk)
+    # the page needs the service no more to show it
+    assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    assert models == ["flux-2-klein-4b"] * 2
+
+
+def test_a_live_picture_that_is_asked_for_in_vain_stays_nowhere(desk: Desk) -> None:
+    """The request is on its way while the words change; the answer finds nobody who wants it."""
+    held: list[Route] = []
+    desk.page.route("**/v1/jobs", lambda route: route.continue_() if held else held.append(route))
+    desk.page.get_by_role("switch", name="Live").click()
+    with desk.page.expect_request("**/v1/jobs"):
+        desk.prompt.fill("a large matte orange cone on a teal floor")
+    with desk.page.expect_response(queued):
+        desk.prompt.fill("a large shiny yellow sphere on a teal floor")
+    with desk.page.expect_response(queued):
+        held[0].continue_()
     desk.go("Gallery")
-    for _ in range(50):
-        if len(desk.api("/v1/jobs?limit=500")["jobs"]) == before:
-            return
-        desk.page.wait_for_timeout(200)
-    pytest.fail("a live picture stayed behind")
+    _until_gone(desk)
+
+
+def test_no_list_shows_a_live_picture_that_is_being_removed(desk: Desk) -> None:
+    held: list[Route] = []
+    pattern = re.compile(r"/v1/jobs/[\w-]+$")
+    desk.page.route(
+        pattern, lambda route: held.append(route) if route.request.method == "DELETE" else route.continue_()
+    )
+    desk.page.get_by_role("switch", name="Live").click()
+    with desk.page.expect_request(lambda asked: asked.method == "DELETE"):
+        desk.prompt.fill("a large matte orange cone on a teal floor")
+    assert [picture["id"] for picture in desk.api("/v1/gallery")["pictures"]] != []
+    desk.go("Gallery")
+    expect(desk.page.get_by_text("No pictures yet.")).to_be_visible()
+    held[0].continue_()
+    _until_gone(desk)
 
 
 def test_a_vote_in_the_arena(desk: Desk) -> None:

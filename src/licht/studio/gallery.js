@@ -1,7 +1,7 @@
 // Everything that this key has drawn: searched, kept dear, deleted, compared.
 import { html, useEffect, useState, Button, Empty, Icon, Switch } from "./ui.js";
 import { call, connection, get } from "./api.js";
-import { pair, useStore } from "./state.js";
+import { lasting, pair, sketches, useStore } from "./state.js";
 import { t } from "./text.js";
 import { complain } from "./jobs.js";
 import { Picture, promptText } from "./pictures.js";
@@ -25,7 +25,9 @@ function useGallery(search, favourite) {
     return () => { over = true; clearTimeout(timer); };
   }, [search, favourite, turn, up]);
   const more = () => ask(state.next).then((told) => setState({ pictures: [...state.pictures, ...told.pictures], next: told.next })).catch(complain);
-  return { ...state, more, again: () => setTurn((now) => now + 1), set: setState };
+  const passing = useStore(sketches);
+  const pictures = state.pictures && lasting(state.pictures, passing);
+  return { ...state, pictures, more, again: () => setTurn((now) => now + 1), set: setState };
 }
 
 export function Gallery() {

@@ -1,6 +1,6 @@
 // Jobs from the click to the picture: the body of a request, and following what became of it.
 import { ApiError, call, follow, get, post, session } from "./api.js";
-import { draft, jobs, toast } from "./state.js";
+import { draft, jobs, lasting, toast } from "./state.js";
 import { t } from "./text.js";
 
 const FINAL = new Set(["ready", "failed", "moderated", "cancelled"]);
@@ -115,7 +115,7 @@ export async function resume() {
   try {
     for (const state of ["running", "queued"]) {
       const told = await get(`/v1/jobs?state=${state}&limit=50`);
-      watch(told.jobs);
+      watch(lasting(told.jobs));
     }
     for (const job of jobs.get()) {
       if (!ended(job) && !following.has(job.id) && !waiting.includes(job.id)) waiting.push(job.id);

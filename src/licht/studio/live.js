@@ -1,8 +1,8 @@
 // Live mode: a small picture of four steps that follows the words. Each one replaces the one before.
-import { useEffect, useRef, useState } from "./ui.js";
-import { ApiError, call, follow, post } from "./api.js";
-import { store } from "./state.js";
-import { bodyOf, complain, LIVE_MODEL, LIVE_STEPS, promptOf } from "./jobs.js";
+import { useEffect, useState } from "./ui.js";
+import { ApiError, call, dataUri, fileOf, follow, post } from "./api.js";
+import { sketches, store } from "./state.js";
+import { bodyOf, complain, ended, LIVE_MODEL, LIVE_STEPS, promptOf } from "./jobs.js";
 import { t } from "./text.js";
 
 const PAUSE_MS = 350;
@@ -12,46 +12,46 @@ export const livePicture = store(null);
 /** Draws `draft` after each pause in typing, while live mode is on. */
 export function useLive(draft) {
   const [state, setState] = useState("");
-  const last = useRef(null);
   const prompt = promptOf(draft).trim();
   const text = JSON.stringify({ ...bodyOf(draft), num: 1 });
   useEffect(() => {
     if (!draft.live || !prompt) { livePicture.set(null); return undefined; }
     const stop = new AbortController();
     const timer = setTimeout(() => {
-      redraw(JSON.parse(text), last, stop.signal, setState).catch((error) => {
-        if (error.name !== "AbortError" && !(error instanceof ApiError && error.status === 422)) complain(error);
+      sketch(JSON.parse(text), stop.signal, setState).catch((error) => {
+        if (!(error instanceof ApiError && error.status === 422)) complain(error);
       });
     }, PAUSE_MS);
     return () => { clearTimeout(timer); stop.abort(); };
   }, [draft.live, text]);
-  useEffect(() => () => forget(last), []);
   return { state };
 }
 
-async function redraw(body, last, signal, setState) {
-  forget(last);
+/** One sketch, from the request to the removal of its job. Aborted, it is not shown any more, but still removed. */
+async function sketch(body, signal, setState) {
   const job = await post("/v1/jobs", { ...body, model: LIVE_MODEL, steps: LIVE_STEPS, guidance: undefined, seed: body.seed ?? SEED, previews: true });
-  last.current = job.id;
-  if (signal.aborted) return;
-  await follow(job.id, (event, data) => {
+  sketches.set((now) => new Set(now).add(job.id));
+  try {
+    let drawn = null;
+    await follow(job.id, (event, data) => {
+      if (event === "preview" && !signal.aborted) livePicture.set({ source: data.image, width: data.width, height: data.height });
+      if (event === "end" && data.state === "ready") drawn = data;
+    }, signal);
+    if (!drawn || signal.aborted) return;
+    // the page shows a copy of its own: a link would lead nowhere once the job is removed
+    const source = await dataUri(await fileOf(drawn.id));
     if (signal.aborted) return;
-    if (event === "preview") livePicture.set({ source: data.image, width: data.width, height: data.height });
-    if (event === "end" && data.state === "ready") {
-      livePicture.set({ source: data.result.url, width: data.width, height: data.height });
-      setState(t("Live picture drawn"));
-    }
-  }, signal);
+    livePicture.set({ source, width: drawn.width, height: drawn.height });
+    setState(t("Live picture drawn"));
+  } finally {
+    await forget(job.id);
+  }
 }
 
-/** Live pictures are drafts: the next one, or leaving, removes them. What is being drawn ends within a step. */
-async function forget(last) {
-  const id = last.current;
-  last.current = null;
-  if (!id) return;
+/** Sketches are worth no place in the gallery. One that is still being drawn ends within a step. */
+async function forget(id) {
   try {
-    const job = await post(`/v1/jobs/${id}/cancel`);
-    if (job.state === "running") await follow(id, () => {});
+    if (!ended(await post(`/v1/jobs/${id}/cancel`))) await follow(id, () => {});
     await call("DELETE", `/v1/jobs/${id}`);
   } catch (error) {
     if (!(error instanceof ApiError)) complain(error);

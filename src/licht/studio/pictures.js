@@ -2,6 +2,7 @@
 import { html, useEffect, useState, Button, Dialog, Drop } from "./ui.js";
 import { dataUri, get, pictureOf, post } from "./api.js";
 import { complain } from "./jobs.js";
+import { lasting } from "./state.js";
 import { t } from "./text.js";
 
 /** A picture by its `image` ("reference:ID", "job:ID"), or by an address that may run out. */
@@ -42,7 +43,7 @@ export function Picker({ title, onPick, onClose }) {
   const [shown, setShown] = useState(null);
   useEffect(() => {
     Promise.all([get("/v1/gallery?limit=60"), get("/v1/references")])
-      .then(([gallery, references]) => setShown({ drawn: gallery.pictures, kept: references.references }))
+      .then(([gallery, references]) => setShown({ drawn: lasting(gallery.pictures), kept: references.references }))
       .catch((error) => { complain(error); onClose(); });
   }, []);
   const pick = (entry) => { onPick(entry); onClose(); };

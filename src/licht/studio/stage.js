@@ -1,7 +1,7 @@
 // Where pictures appear: in the making, then made; before the first one, prompts that work.
 import { html, useEffect, useState, Button, Icon } from "./ui.js";
 import { get, session } from "./api.js";
-import { draft, jobs, useStore } from "./state.js";
+import { draft, jobs, lasting, sketches, useStore } from "./state.js";
 import { t } from "./text.js";
 import { addReference, cancel, complain, editPicture, ended, remove } from "./jobs.js";
 import { entryOf, Picture, promptText } from "./pictures.js";
@@ -90,11 +90,12 @@ function useEarlier(shown) {
   const [pictures, setPictures] = useState([]);
   const count = shown.filter((job) => job.state === "ready").length;
   const { key } = useStore(session);
+  const passing = useStore(sketches);
   useEffect(() => {
     if (key) get(`/v1/gallery?limit=${EARLIER + 24}`).then((told) => setPictures(told.pictures)).catch(() => setPictures((now) => now));
   }, [key, count]);
-  const ids = new Set(shown.map((job) => job.id));
-  return pictures.filter((picture) => !ids.has(picture.id)).slice(0, EARLIER);
+  const ids = new Set([...shown.map((job) => job.id), ...passing]);
+  return lasting(pictures, ids).slice(0, EARLIER);
 }
 
 export function Stage() {
