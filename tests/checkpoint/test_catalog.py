@@ -67,7 +67,7 @@ def test_an_official_model_that_is_not_installed_says_where_it_belongs(shelf: Pa
         UnknownModel,
         "klein-9b-kv",
         "klein-9b-kv is not installed: run `licht models get klein-9b-kv`, copy",
-        "-9B-kv to " + target,
+        "-9b-kv to " + target,
     )
 
 

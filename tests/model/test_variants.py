@@ -28,7 +28,14 @@ def test_names_files_and_repositories_are_unique() -> None:
         "flux-2-klein-base-4b.safetensors",
         "flux-2-klein-base-9b.safetensors",
     }
-    assert len({variant.repository for variant in EVERY}) == len(EVERY)
+    assert {variant.repository for variant in EVERY} == {
+        "black-forest-labs/FLUX.2-dev",
+        "black-forest-labs/FLUX.2-klein-4B",
+        "black-forest-labs/FLUX.2-klein-9B",
+        "black-forest-labs/FLUX.2-klein-9b-kv",
+        "black-forest-labs/FLUX.2-klein-base-4B",
+        "black-forest-labs/FLUX.2-klein-base-9B",
+    }
 
 
 @pytest.mark.parametrize(

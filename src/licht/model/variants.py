@@ -177,7 +177,8 @@ def _klein(size: str, kind: Kind, suffix: str, steps: int, guidance: float | Non
     small = size == "4b"
     tower = QWEN3_4B if small else QWEN3_8B
     name = f"klein-{'base-' if kind is Kind.BASE else ''}{size}{suffix}"
-    repository = {"klein": "klein", "base": "klein-base", "kv": "klein"}[kind.value]
+    # of all repositories only those with a suffix write the size in small letters
+    repository = name if suffix else name.replace(size, size.upper())
     return Variant(
         name=name,
         kind=kind,
@@ -189,7 +190,7 @@ def _klein(size: str, kind: Kind, suffix: str, steps: int, guidance: float | Non
         max_references=10,
         caches_references=kind is Kind.KV,
         licence=_APACHE if small else _NON_COMMERCIAL,
-        repository=f"black-forest-labs/FLUX.2-{repository}-{size.upper()}{suffix}",
+        repository=f"black-forest-labs/FLUX.2-{repository}",
         transformer_file=f"flux-2-{name}.safetensors",
     )
 
