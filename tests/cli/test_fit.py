@@ -1,6 +1,7 @@
 """`licht plan`, `licht convert`, and the options of `licht generate` that make a model fit."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,8 @@ def test_a_calibration_that_fails_leaves_the_defaults(
     ("arguments", "message"),
     [
         (["dev", "--memory", "lots"], "use for example 12GiB"),
-        (["dev", "--quant", "fp7"], "no known format"),
+        (["dev", "--quant", "gguf-q8_0"], "quant 'gguf-q8_0' is unknown; use one of none, fp8, int8, q4, nvfp4"),
+        (["dev", "--dtype", "float16"], "dtype 'float16' is unknown; use float32 or bfloat16"),
         (["nothing-of-the-kind", "--memory", "1GiB"], "there is no model"),
         (["dev", "--size", "17x17"], "too small"),
     ],
@@ -88,6 +90,16 @@ def test_loras_are_part_of_a_plan(tiny: Path, tmp_path: Path, capsys: pytest.Cap
     assert "made for another variant" in capsys.readouterr().err
     assert run(["plan", "dev", "--memory", "8GiB", "--lora", str(tmp_path / "none.safetensors")]) == 2
     assert "there is no LoRA" in capsys.readouterr().err
+
+
+def test_the_plan_of_a_single_file(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    moved = Path(shutil.copy(next((tiny / "transformer").glob("*.safetensors")), tmp_path))
+    shutil.copy(tiny / "licht.json", tmp_path)
+    assert run(["plan", str(moved), "--device", "cpu"]) == 2
+    assert "name one with --vae" in capsys.readouterr().err
+    beside = ["--vae", str(tiny / "vae"), "--text-encoder", str(tiny / "text_encoder")]
+    assert run(["plan", str(moved), *beside, "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fits"] is True
 
 
 def test_converting_and_drawing_with_the_result(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """`licht plan`: what will be in memory and how long it takes, before anything runs."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 DOES_NOT_FIT = 3
 """Exit code for a request that no plan makes room for."""
+_FORMATS = ("none", "fp8", "int8", "q4", "nvfp4")
+_DTYPES = ("float32", "bfloat16")
 
 
 def plan(
@@ -40,6 +43,8 @@ def plan(
     variant: Annotated[
         str | None, typer.Option(help="What kind the model is, where it does not say: klein, base, dev or kv.")
     ] = None,
+    vae: o.Vae = None,
+    text_encoder: o.TextEncoder = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Print the plan for a request. Exits with 0 if some plan fits, with 3 if none does."""
@@ -49,12 +54,13 @@ def plan(
     from licht.core.sizes import parse_size
     from licht.plan import table
     from licht.plan.plan import CPU, GPU, alternatives, choose
-    from licht.plan.sizes import BITS
     from licht.plan.work import Request
 
-    if quant not in ("none", "fp8", "int8", "q4", "nvfp4") or dtype not in ("float32", "bfloat16"):
-        raise InvalidRequest(f"{quant!r} in {dtype!r} is no known format; known are {', '.join(BITS)}", field="quant")
-    found, stored, stored_tower = _variant_of(model, variant)
+    if quant not in _FORMATS:
+        raise InvalidRequest(f"quant {quant!r} is unknown; use one of {', '.join(_FORMATS)}", field="quant")
+    if dtype not in _DTYPES:
+        raise InvalidRequest(f"dtype {dtype!r} is unknown; use {' or '.join(_DTYPES)}", field="dtype")
+    found, stored, stored_tower = _variant_of(model, variant, vae, text_encoder)
     request = Request(parse_size(size) if size else found.default_size, images, num, steps, guidance)
     if memory is not None and device in ("auto", "cpu", "gpu") and not calibrate:
         base = CPU if device == "cpu" else GPU
@@ -112,19 +118,21 @@ def _loras(
     return shelf.memory_bytes(uses, torch.device(device), known[dtype]), notes + warnings
 
 
-def _variant_of(model: str, kind: str | None) -> "tuple[Variant, str, str]":
+def _variant_of(
+    model: str, kind: str | None, vae: Path | None, text_encoder: Path | None
+) -> "tuple[Variant, str, str]":
     """The variant, and the formats that its transformer and tower are stored in. Official names need no files, and no torch."""
     from licht.core.errors import UnknownModel
     from licht.model.variants import VARIANTS
 
     name = model.lower().removeprefix("flux.2-")
     try:
-        if name in VARIANTS and kind is None:
+        if name in VARIANTS and kind is None and vae is None and text_encoder is None:
             return VARIANTS[name], "none", "none"
         from licht.checkpoint.catalog import find_model
         from licht.checkpoint.packed import stored_format
 
-        files = find_model(model, kind)
+        files = find_model(model, kind, vae, text_encoder)
     except UnknownModel:
         if name in VARIANTS:
             return VARIANTS[name], "none", "none"
