@@ -19,6 +19,7 @@ from licht.training.pictures import PictureStore, WriteSheet
 from licht.training.preview import Preview, Sampling
 from licht.training.rendered import RenderedRows, mixed_captions, mixed_pictures
 from licht.training.self_flow_task import SelfFlowTask
+from licht.training.semantic import POSITION_PX, mixed_labels
 from licht.training.store import StreamStore
 from licht.training.tokenizer import CaptionEncoder, save_tokenizer, train_tokenizer
 from licht.training.trained import autoencoder_folder, fill, named_folder, open_autoencoder, open_networks
@@ -58,7 +59,7 @@ def assemble(
     if recipe.task is Task.AUTOENCODER:
         store = PictureStore(data / "pictures.bin", recipe.data.pictures, (128, 128))
         store.fill(mixed_pictures(recipe.data.seed), _CHUNK, lambda done, total: on_progress("pictures", done, total))
-        return AutoencoderTask(recipe, store, device, write_sheet)
+        return AutoencoderTask(recipe, store, device, write_sheet, _labels(recipe, data, on_progress))
     autoencoder = find_autoencoder(recipe, known).to(device)
     encoder = CaptionEncoder(find_tokenizer(recipe, run, known), recipe.networks.text_length)
     rendered = RenderedRows(autoencoder, encoder, "train", recipe.data.seed)
@@ -80,6 +81,14 @@ def assemble(
     sampling = Sampling(recipe.distil.steps, None) if recipe.task is Task.STEPS else Sampling()
     preview = Preview(autoencoder, encoder, PROMPTS, write_sheet, sampling)
     return _distillation(recipe, stores, encoder, device, preview, known)
+
+
+def _labels(recipe: Recipe, data: Path, on_progress: Progress) -> PictureStore | None:
+    if not recipe.autoencoder.semantic:
+        return None
+    store = PictureStore(data / "labels.bin", recipe.data.pictures, (128 // POSITION_PX, 128 // POSITION_PX))
+    store.fill(mixed_labels(recipe.data.seed), _CHUNK, lambda done, total: on_progress("labels", done, total))
+    return store
 
 
 def _distillation(

@@ -1,6 +1,7 @@
 """Training the autoencoder: random crops, sampled latents, and the statistics that whiten them at the end."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,8 +13,18 @@ from licht.training.config import AutoencoderLoss, Recipe
 from licht.training.loop import Rank
 from licht.training.objectives import psnr, reconstruction_losses
 from licht.training.pictures import PictureStore, WriteSheet
+from licht.training.semantic import CLASSES, POSITION_PX, semantic_loss
 
 _HELD_OUT, _SHOWN = 256, 8
+
+
+@dataclass(frozen=True, slots=True)
+class AutoencoderBatch:
+    """Images (B, 3, H, W) in [-1, 1], noise of the latent's shape, and labels (B, H / 8, W / 8, 3) where wanted."""
+
+    image_BCHW: Tensor
+    noise_BCHW: Tensor
+    labels_BHWK: Tensor | None
 
 
 class AutoencoderModule(nn.Module):
@@ -24,30 +35,42 @@ class AutoencoderModule(nn.Module):
         super().__init__()
         self.autoencoder = autoencoder
         self.weights = weights
+        self.semantic = nn.Conv2d(autoencoder.config.z_channels, sum(CLASSES), 1) if weights.semantic else None
 
-    def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """(images (B, 3, H, W) in [-1, 1], noise of the latent's shape) -> weighted terms of the loss."""
-        image, noise = batch
+    def forward(self, batch: AutoencoderBatch) -> dict[str, Tensor]:
+        """Weighted terms of the loss."""
+        image, noise = batch.image_BCHW, batch.noise_BCHW
         mean, log_variance = self.autoencoder.encode_moments(image)
         mean, log_variance = mean.float(), log_variance.float().clamp(-30, 20)
         z = mean + noise * (0.5 * log_variance).exp()
         decoded = self.autoencoder.decoder(z)
-        return reconstruction_losses(decoded.float(), image, mean, log_variance, self.weights)
+        terms = reconstruction_losses(decoded.float(), image, mean, log_variance, self.weights)
+        if self.semantic is not None and batch.labels_BHWK is not None:
+            terms["semantic"] = self.weights.semantic * semantic_loss(self.semantic(z), batch.labels_BHWK)
+        return terms
 
 
 class AutoencoderTask:
     """Batches of random crops from rendered pictures; the last pictures are held out."""
 
-    def __init__(self, recipe: Recipe, store: PictureStore, device: torch.device, write_sheet: WriteSheet) -> None:
-        """Build and initialise the networks from the recipe's seed."""
+    def __init__(
+        self,
+        recipe: Recipe,
+        store: PictureStore,
+        device: torch.device,
+        write_sheet: WriteSheet,
+        labels: PictureStore | None = None,
+    ) -> None:
+        """Build and initialise the networks from the recipe's seed. `labels` are those of the pictures in `store`."""
         self.recipe, self.store, self.device, self.write_sheet = recipe, store, device, write_sheet
+        self.labels = labels
         torch.manual_seed(recipe.seed)
         autoencoder = Autoencoder(autoencoder_config(recipe.networks))
         initialise_autoencoder(autoencoder)
         self.module: nn.Module = AutoencoderModule(autoencoder, recipe.autoencoder).to(device)
         self.autoencoder = autoencoder
 
-    def batch(self, step: int, rank: Rank) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, rank: Rank) -> AutoencoderBatch:
         """Crops and noise of this rank's rows."""
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
         count = self.recipe.optim.batch
@@ -58,12 +81,19 @@ class AutoencoderTask:
         z = self.recipe.networks.z_channels
         noise = torch.randn(count, z, crop // 8, crop // 8, generator=generator)
         rows = slice(rank.index, None, rank.count)
+        at = list(zip(tops[rows].tolist(), lefts[rows].tolist(), strict=True))
         whole = self.store.images(indices[rows])
-        crops = [
-            image[:, top : top + crop, left : left + crop]
-            for image, top, left in zip(whole, tops[rows].tolist(), lefts[rows].tolist(), strict=True)
-        ]
-        return torch.stack(crops).to(self.device), noise[rows].to(self.device)
+        crops = [image[:, top : top + crop, left : left + crop] for image, (top, left) in zip(whole, at, strict=True)]
+        labels = None
+        if self.labels is not None:
+            cell, side = POSITION_PX, crop // POSITION_PX
+            labels = torch.stack(
+                [
+                    each[top // cell : top // cell + side, left // cell : left // cell + side]
+                    for each, (top, left) in zip(self.labels.pixels(indices[rows]), at, strict=True)
+                ]
+            ).to(self.device)
+        return AutoencoderBatch(torch.stack(crops).to(self.device), noise[rows].to(self.device), labels)
 
     @torch.no_grad()
     def sample(self, path: Path, step: int) -> dict[str, float]:

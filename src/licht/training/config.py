@@ -130,6 +130,8 @@ class AutoencoderLoss:
     l1: float = 0.3
     gradient_l1: float = 0.5
     kl: float = 1e-6
+    semantic: float = 0.0
+    """Weight of what one linear map of each latent position is to tell about what is seen there; 0 leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)

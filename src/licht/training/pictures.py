@@ -63,7 +63,10 @@ class PictureStore:
             self._progress.write_text(str(first + count))
             on_progress(first + count, self.count)
 
+    def pixels(self, indices: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3)."""
+        return torch.from_numpy(self._pixels[indices.numpy()])
+
     def images(self, indices: Tensor) -> Tensor:
         """(B, 3, H, W) float32 in [-1, 1]."""
-        pixels = torch.from_numpy(self._pixels[indices.numpy()])
-        return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        return self.pixels(indices).permute(0, 3, 1, 2).float() / 127.5 - 1

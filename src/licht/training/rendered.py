@@ -89,10 +89,16 @@ def mixed_pictures(seed: int) -> Render:
     return render_range
 
 
+def mixed_scene(seed: int, index: int) -> Scene | None:
+    """The scene that picture `index` of `mixed_pictures` shows, if it is a photograph of one."""
+    return None if index % 10 == 9 else sample_scene(sample_kind(seed, index), seed, index)
+
+
 def _mixed_picture(seed: int, index: int) -> Picture:
-    if index % 10 == 9:
+    scene = mixed_scene(seed, index)
+    if scene is None:
         return sample_task(MAP_KINDS[index // 10 % len(MAP_KINDS)], seed, index).references[0].picture
-    return Photo(sample_scene(sample_kind(seed, index), seed, index))
+    return Photo(scene)
 
 
 def mixed_captions(seed: int, count: int) -> list[str]:
