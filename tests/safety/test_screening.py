@@ -5,6 +5,7 @@ import os
 import sys
 import textwrap
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -288,6 +289,35 @@ class TestKeys:
         with pytest.raises(Refused):
             admit(ImageRequest("Batman", (1,)), policy.for_key("school", 5))
 
+    def test_a_key_has_its_own_policy(self, trust: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "keys.toml"
+        path.write_text('[keys.press]\npolicy = "off"\n[keys.default]\nhighest_tolerance = 3\n')
+        monkeypatch.setenv("LICHT_POLICY_OVERRIDES", str(path))
+        policy = parse_policy("default")
+        press, other = policy.for_key("press", 2), policy.for_key("any", 5)
+        assert (press.level, other.level, other.tolerance) == (Level.OFF, Level.DEFAULT, 3)
+        admit(ImageRequest("a nude woman on a bed", (1,)), press)
+        with pytest.raises(Refused):
+            admit(ImageRequest("a nude woman on a bed", (1,)), policy.for_key("any", 2))
+        assert policy.moved("off", 2) == press
+        assert policy.moved(None, 3) == replace(other, tolerance=3)
+        assert "key press: policy off: nothing is screened, marked or signed" in notices(policy)
+
+    def test_a_key_may_be_stricter_than_everybody(
+        self, trust: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "keys.toml"
+        path.write_text('[keys.school]\npolicy = "default"\n')
+        monkeypatch.setenv("LICHT_POLICY_OVERRIDES", str(path))
+        policy = parse_policy("off")
+        with pytest.raises(Refused):
+            admit(ImageRequest("a nude woman on a bed", (1,)), policy.for_key("school", 2))
+        admit(ImageRequest("a nude woman on a bed", (1,)), policy.for_key("any", 2))
+        path.write_text('[keys.school]\npolicy = "strict"\n')
+        # what strict needs is asked for at the start, whoever is under it
+        with pytest.raises(NotAvailable, match=r"policy strict \(of key school in .*keys.toml\) needs"):
+            parse_policy("default")
+
     def test_without_a_file_nothing_is_moved(self, trust: Path) -> None:
         assert parse_policy("default").for_key("any", 5).tolerance == 5
         assert Policy(Level.OFF).for_key("any", 4).tolerance == 4
@@ -299,6 +329,8 @@ class TestKeys:
             ("[keys.a]\nhighest = 1", "has unknown entries"),
             ("[keys.a]\nhighest_tolerance = 6", "holds 6"),
             ("[keys.a]\nhighest_tolerance = true", "holds True"),
+            ('[keys.a]\npolicy = "none"', "holds the policy 'none'; use tables"),
+            ("[keys.a]\npolicy = 2", "holds the policy 2; use tables"),
             ("[keys.a]\nhighest_tolerance = 1\nlowest_tolerance = 2", "has its lowest above its highest"),
             ("[other]", "holds something else than keys"),
             ("[keys", "cannot be read as TOML"),
@@ -310,6 +342,18 @@ class TestKeys:
         with pytest.raises(InvalidSettings, match=message):
             read_overrides(path)
         assert Override().settled(4) == 4
+
+
+def test_a_decision_is_one_row_however_often_the_door_is_asked(trust: Path) -> None:
+    policy, passing = parse_policy("default"), ImageRequest("Batman on a roof", (1,))
+    # the process that answers callers asks first, the one that draws decides
+    admit(passing, policy, early=True)
+    assert not (trust / AUDIT_FILE).exists()
+    admit(passing, policy)
+    assert [row["action"] for row in rows(trust)] == ["let pass"]
+    with pytest.raises(Refused):
+        admit(ImageRequest("a nude woman on a bed", (1,)), policy, early=True)
+    assert [row["action"] for row in rows(trust)] == ["let pass", "refused"]
 
 
 def test_prompts_are_in_the_audit_only_where_the_operator_asks(trust: Path, monkeypatch: pytest.MonkeyPatch) -> None:

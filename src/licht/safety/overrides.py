@@ -9,15 +9,20 @@ from typing import Any, Final
 
 from licht.core.errors import InvalidSettings
 
-_SHAPE: Final = 'use tables such as [keys."KEY ID"] with highest_tolerance and lowest_tolerance, 0 to 5'
-_FIELDS: Final = ("highest_tolerance", "lowest_tolerance")
+LEVELS: Final = ("off", "default", "strict")
+_SHAPE: Final = (
+    f'use tables such as [keys."KEY ID"] with policy ({", ".join(LEVELS)}), highest_tolerance and lowest_tolerance '
+    "(0 to 5)"
+)
+_FIELDS: Final = ("policy", "highest_tolerance", "lowest_tolerance")
 _MOST: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """The tolerances that a key may have; what it asks for is moved into them."""
+    """The policy of a key, None for that of everybody, and its tolerances: what it asks for is moved into them."""
 
+    policy: str | None = None
     highest_tolerance: int = _MOST
     lowest_tolerance: int = 0
 
@@ -43,8 +48,11 @@ def read_overrides(path: Path | None) -> Mapping[str, Override]:
 def _override(path: Path, name: str, table: Any) -> Override:  # noqa: ANN401 - whatever stands in the file
     if not isinstance(table, dict) or set(table) - set(_FIELDS):
         raise InvalidSettings(f"the table of key {name} in {path} has unknown entries; {_SHAPE}")
-    for value in table.values():
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST:
+    for field, value in table.items():
+        if field == "policy":
+            if value not in LEVELS:
+                raise InvalidSettings(f"the table of key {name} in {path} holds the policy {value!r}; {_SHAPE}")
+        elif not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST:
             raise InvalidSettings(f"the table of key {name} in {path} holds {value!r}; {_SHAPE}")
     made = Override(**table)
     if made.lowest_tolerance > made.highest_tolerance:

@@ -24,6 +24,7 @@ from licht.core.errors import (
 )
 from licht.core.request import ImageRequest, Picture
 from licht.safety import provenance
+from licht.safety.images import file_format_of, open_picture
 from licht.safety.screening import screen_picture, screen_request
 from licht.safety.tools import Tools
 
@@ -62,14 +63,24 @@ class Policy:
             )
 
     def for_key(self, key_id: str, tolerance: int) -> "Policy":
-        """This policy for one caller, who asks for `tolerance`: the operator's limits for that key move it."""
-        if self.level is Level.OFF:
-            return replace(self, tolerance=tolerance)
+        """This policy for one caller, who asks for `tolerance`: the operator's table for that key moves it."""
         overrides = self.tools.overrides
         for name in (key_id, "default"):
             if name in overrides:
-                return replace(self, tolerance=overrides[name].settled(tolerance))
+                level = Level(overrides[name].policy or self.level)
+                return replace(self, level=level, tolerance=overrides[name].settled(tolerance))
         return replace(self, tolerance=tolerance)
+
+    def moved(self, level: str | None, tolerance: int) -> "Policy":
+        """This policy at what `for_key` has settled elsewhere; `level` None leaves the level as it is."""
+        return replace(self, level=self.level if level is None else Level(level), tolerance=tolerance)
+
+    @property
+    def levels(self) -> dict[Level, tuple[str, ...]]:
+        """Every level in use, and which keys have it of their own."""
+        own = {name: Level(each.policy) for name, each in self.tools.overrides.items() if each.policy}
+        used = {self.level, *own.values()}
+        return {level: tuple(name for name in own if own[name] is level) for level in Level if level in used}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,7 @@ class Released:
 
 _FORMATS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MAX_PROMPT_CHARACTERS: Final = 32_768
+USUAL_QUALITY: Final = 95
 
 
 def parse_policy(name: str, make_keys: bool = True) -> Policy:
@@ -101,7 +113,7 @@ def parse_policy(name: str, make_keys: bool = True) -> Policy:
         choices = ", ".join(level.value for level in Level)
         raise InvalidRequest(f"policy {name!r} is unknown; choose one of {choices}", field="policy") from None
     policy = Policy(level)
-    if level is not Level.OFF:
+    if set(policy.levels) != {Level.OFF}:
         _check_start(policy, make_keys)
     return policy
 
@@ -109,10 +121,12 @@ def parse_policy(name: str, make_keys: bool = True) -> Policy:
 def _check_start(policy: Policy, make_keys: bool) -> None:
     """Find out now, not at the first picture, whether everything is there that the policy promises."""
     tools = policy.tools
-    if policy.level is Level.STRICT and tools.trust.image_filter is None:
+    if Level.STRICT in policy.levels and tools.trust.image_filter is None:
+        keys = policy.levels[Level.STRICT]
+        whose = "" if policy.level is Level.STRICT else f" (of key {keys[0]} in {tools.trust.overrides})"
         raise NotAvailable(
-            "policy strict needs a prompt filter and an image filter, and none is configured for images; "
-            "set LICHT_IMAGE_FILTER, or use --policy default",
+            f"policy strict{whose} needs a prompt filter and an image filter, and none is configured for images; "
+            "set LICHT_IMAGE_FILTER, or use the policy default",
             field="policy",
         )
     tools.open_all(make_keys)
@@ -120,8 +134,10 @@ def _check_start(policy: Policy, make_keys: bool) -> None:
 
 def notices(policy: Policy) -> tuple[str, ...]:
     """What this policy does without, in words; for whoever starts a service."""
+    exempt = policy.levels.get(Level.OFF, ())
+    of_keys = tuple(f"key {name}: policy off: nothing is screened, marked or signed" for name in exempt)
     if policy.level is Level.OFF:
-        return ("policy off: nothing is screened, marked or signed",)
+        return ("policy off: nothing is screened, marked or signed", *of_keys)
     trust = policy.tools.trust
     missing = {
         "no classifier stands behind the image filter (LICHT_IMAGE_FILTER)": trust.image_filter is None,
@@ -132,7 +148,7 @@ def notices(policy: Policy) -> tuple[str, ...]:
         "the signing chain is private: others see an unknown signer (LICHT_SIGNING_CHAIN)": trust.chain is None,
         "a filter that fails lets everything pass (LICHT_FILTER_FAILURE)": not trust.fail_closed,
     }
-    return tuple(f"policy {policy.level.value}: {text}" for text, holds in missing.items() if holds)
+    return (*of_keys, *(f"policy {policy.level.value}: {text}" for text, holds in missing.items() if holds))
 
 
 def admit(request: ImageRequest, policy: Policy, early: bool = False) -> None:
@@ -163,19 +179,32 @@ def release(
     file_format: str = "PNG",
     making: provenance.Making | None = None,
     record: bool = True,
+    quality: int = USUAL_QUALITY,
 ) -> Released:
     """Let a picture out: screened, marked, encoded and signed, unless the policy is off.
 
-    `making` says how it was made; without a payload in it, the watermark gets a random one. Raises `Refused`,
-    `InvalidOutput`, `OutputFailed`.
+    `making` says how it was made; without a payload in it, the watermark gets a random one. `quality`, 1 to 100, is
+    that of JPEG and WebP. Raises `Refused`, `InvalidOutput`, `OutputFailed`.
     """
     if file_format not in _FORMATS.values():
         raise InvalidOutput(f"format {file_format!r} is unknown; use PNG, JPEG or WEBP", field="output")
+    if policy.level is not Level.OFF:
+        screen_picture(picture, policy.tools, policy.tolerance, "output")
+    return _let_out(picture, policy, file_format, making, record, quality)
+
+
+def _let_out(
+    picture: Picture,
+    policy: Policy,
+    file_format: str,
+    making: provenance.Making | None,
+    record: bool,
+    quality: int = USUAL_QUALITY,
+) -> Released:
     if policy.level is Level.OFF:
         bare = provenance.metadata(making, marked=False) if making and making.recipe else None
-        return Released(_encoded(picture, file_format, bare), file_format)
+        return Released(_encoded(picture, file_format, bare, quality), file_format)
     tools = policy.tools
-    screen_picture(picture, tools, policy.tolerance, "output")
     making, mark = making or provenance.Making(), tools.watermark
     payload = secrets.randbits(64) if making.payload is None else making.payload
     payload &= (1 << mark.payload_bits) - 1
@@ -183,7 +212,8 @@ def release(
     # a picture that is too small to hold the mark comes back as it was: the manifest must not claim it
     claimed = payload if marked is not picture else None
     making = replace(making, payload=claimed, watermark=mark.algorithm, training=tools.trust.training)
-    data = tools.signer.sign(_encoded(marked, file_format, provenance.metadata(making)), file_format, making)
+    encoded = _encoded(marked, file_format, provenance.metadata(making), quality)
+    data = tools.signer.sign(encoded, file_format, making)
     if record and tools.registry is not None:
         tools.registry.add(marked, making.payload)
     return Released(data, file_format)
@@ -201,7 +231,43 @@ def release_preview(picture: Picture, policy: Policy, making: provenance.Making)
         return None
 
 
-def _encoded(picture: Picture, file_format: str, xmp: bytes | None) -> bytes:
+def convert(data: bytes, policy: Policy, file_format: str) -> Released:
+    """A file that was let out before as another kind of file, signed anew with the first one as its parent.
+
+    The pixels were screened then, and bear their mark already. Raises `InvalidImage`, `InvalidOutput`, `OutputFailed`.
+    """
+    if file_format not in _FORMATS.values():
+        raise InvalidOutput(f"format {file_format!r} is unknown; use PNG, JPEG or WEBP", field="format")
+    picture, own = open_picture(data), file_format_of(data) or "PNG"
+    encoded = _encoded(picture, file_format, _metadata_of(data))
+    reading = provenance.read(data, own)
+    if policy.level is Level.OFF or reading.state == "none":
+        # what was let out bare stays bare
+        return Released(encoded, file_format)
+    tools = policy.tools
+    making = provenance.Making(
+        ingredients=(provenance.Ingredient(data, provenance.MEDIA_TYPES[own]),),
+        payload=reading.watermark_payload,
+        training=tools.trust.training,
+        watermark=tools.watermark.algorithm,
+        converted=True,
+    )
+    return Released(tools.signer.sign(encoded, file_format, making), file_format)
+
+
+def _metadata_of(data: bytes) -> bytes | None:
+    """The XMP packet of a file, as it was written before signing."""
+    with Image.open(io.BytesIO(data)) as image:
+        found = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    return found.encode() if isinstance(found, str) else found
+
+
+def reissue(picture: Picture, policy: Policy, file_format: str, making: provenance.Making) -> Released:
+    """Let out a picture that is put together from others that were let out before: marked and signed, not screened."""
+    return _let_out(picture, policy, file_format, making, record=False)
+
+
+def _encoded(picture: Picture, file_format: str, xmp: bytes | None, quality: int = USUAL_QUALITY) -> bytes:
     image = Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
     buffer = io.BytesIO()
     if file_format == "PNG":
@@ -210,9 +276,9 @@ def _encoded(picture: Picture, file_format: str, xmp: bytes | None) -> bytes:
             text.add_itxt("XML:com.adobe.xmp", xmp.decode())
         image.save(buffer, "PNG", compress_level=4, pnginfo=text)
     elif file_format == "JPEG":
-        image.save(buffer, "JPEG", quality=95, subsampling=0, xmp=xmp)
+        image.save(buffer, "JPEG", quality=quality, subsampling=0, xmp=xmp)
     else:
-        image.save(buffer, "WEBP", quality=95, method=4, xmp=xmp or b"")
+        image.save(buffer, "WEBP", quality=quality, method=4, xmp=xmp or b"")
     return buffer.getvalue()
 
 

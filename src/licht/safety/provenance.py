@@ -66,7 +66,8 @@ class Making:
 
     With references the first is the parent that was edited, unless `edits` is False: then all of them are inputs.
     `payload` is what the watermark, of the algorithm `watermark`, holds. `training` None leaves the question of training
-    open. `recipe` is what is needed to draw the picture again, as `core.recipe` writes it.
+    open. `recipe` is what is needed to draw the picture again, as `core.recipe` writes it. `converted` says that the
+    pixels are those of the one ingredient, in another kind of file. `ranker` chose the picture out of `candidates`.
     """
 
     model: str = "unknown model"
@@ -77,6 +78,9 @@ class Making:
     training: str | None = None
     recipe: str | None = None
     watermark: str = WATERMARK_ALGORITHM
+    converted: bool = False
+    candidates: int = 1
+    ranker: str | None = None
 
     @property
     def source_type(self) -> str:
@@ -247,6 +251,9 @@ def _actions(making: Making) -> dict[str, Any]:
     agent = {"name": making.model} | ({"version": making.weights_hash} if making.weights_hash else {})
     labels = [_label(number) for number in range(1, len(making.ingredients) + 1)]
     actions: list[dict[str, Any]]
+    if making.converted:
+        opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": labels}}
+        return {"actions": [opened, {"action": "c2pa.transcoded"}], "allActionsIncluded": True}
     made = {"digitalSourceType": making.source_type, "softwareAgent": agent}
     if making.ingredients and making.edits:
         edited = {"action": "c2pa.edited", **made}
@@ -258,6 +265,9 @@ def _actions(making: Making) -> dict[str, Any]:
         if labels:
             created["parameters"] = {"ingredientIds": labels}
         actions = [created]
+    if making.ranker is not None:
+        chosen = {"licht.candidates": making.candidates, "licht.ranker": making.ranker}
+        actions[-1]["parameters"] = {**actions[-1].get("parameters", {}), **chosen}
     if making.payload is not None:
         actions.append({"action": "c2pa.watermarked.bound"})
     return {"actions": actions, "allActionsIncluded": True}

@@ -1,6 +1,7 @@
 """The filters of the door, one after another: what is asked for, and the pictures that come in and go out.
 
-A filter refuses by raising `Refused`. Every decision but an untouched pass is a row of the audit.
+A filter refuses by raising `Refused`. Every decision but an untouched pass is a row of the audit, and one row only: what
+an early look lets pass is written down by the later one, which decides.
 """
 
 from typing import Final
@@ -20,7 +21,7 @@ QUESTION_LEVEL: Final = 2
 
 def screen_request(request: ImageRequest, tools: Tools, tolerance: int, early: bool = False) -> None:
     """The prompt, then every picture that came with it. `early` leaves what is slow or needs torch for a later look."""
-    _screen_prompt(request, tools, tolerance)
+    _screen_prompt(request, tools, tolerance, early)
     if not early:
         _ask(request.prompt, None, tools, tolerance, "prompt")
     pictures = [(reference.picture, f"image {n}") for n, reference in enumerate(request.references, start=1)]
@@ -48,17 +49,17 @@ def screen_picture(
     try:
         verdict = judge.judge(picture, tolerance)
     except FilterFailed as error:
-        _failed(tools, tolerance, stage, name, f"image filter failed: {error}", error)
+        _failed(tools, tolerance, stage, name, f"image filter failed: {error}", error, early)
         return
     if verdict.refused:
         tools.audit(Decision(stage, "refused", f"classifier {verdict.label}", "image filter", verdict.score, tolerance))
         raise _moderated(stage, name, verdict.label)
 
 
-def _screen_prompt(request: ImageRequest, tools: Tools, tolerance: int) -> None:
+def _screen_prompt(request: ImageRequest, tools: Tools, tolerance: int, early: bool) -> None:
     edits = bool(request.references or request.start)
     findings = (*screen(request.prompt, edits), *tools.terms.screen(request.prompt))
-    reasons = _decided(findings, tools, tolerance, "prompt", request.prompt)
+    reasons = _decided(findings, tools, tolerance, "prompt", request.prompt, early)
     if reasons:
         raise Refused(f"Request Moderated: {reasons}; ask for something else", field="prompt")
 
@@ -101,8 +102,13 @@ def _ask(prompt: str, picture: Picture | None, tools: Tools, tolerance: int, nam
         raise Refused(f"Request Moderated: {name}: {category}; use another picture", field="images")
 
 
-def _decided(findings: tuple[Finding, ...], tools: Tools, tolerance: int, stage: str, text: str) -> str:
+def _decided(
+    findings: tuple[Finding, ...], tools: Tools, tolerance: int, stage: str, text: str, early: bool = False
+) -> str:
     """Write every finding down; the categories of those that refuse, or an empty text."""
+    refused = any(finding.refused_at(tolerance) for finding in findings)
+    if early and not refused:
+        return ""
     said = text if tools.trust.audit_prompts else None
     for finding in findings:
         action = "refused" if finding.refused_at(tolerance) else "let pass"
@@ -110,10 +116,13 @@ def _decided(findings: tuple[Finding, ...], tools: Tools, tolerance: int, stage:
     return ", ".join(dict.fromkeys(finding.category for finding in findings if finding.refused_at(tolerance)))
 
 
-def _failed(tools: Tools, tolerance: int, stage: str, name: str, rule: str, error: Exception) -> None:
+def _failed(
+    tools: Tools, tolerance: int, stage: str, name: str, rule: str, error: Exception, early: bool = False
+) -> None:
     """A filter without an answer refuses or lets pass, as set; either way it is written down."""
     action = "refused" if tools.trust.fail_closed else "let pass"
-    tools.audit(Decision(stage, action, rule, "filter failure", 0.0, tolerance))
+    if not early or tools.trust.fail_closed:
+        tools.audit(Decision(stage, action, rule, "filter failure", 0.0, tolerance))
     if tools.trust.fail_closed:
         raise _moderated(stage, name, "the image filter failed" if "image" in rule else "a filter failed") from error
 

@@ -1,5 +1,7 @@
 """From a job's row to what an engine is asked for."""
 
+import uuid
+
 from licht.core.request import MAX_SEED, MAX_STEPS, ImageRequest, Margins, Mask, Picture, Reference, Role, Start
 from licht.core.sizes import Size
 from licht.service.queue.records import Input, Task
@@ -27,6 +29,11 @@ def request_of(task: Task, storage: Storage, default_steps: int) -> ImageRequest
         extend=Margins(*task.extend) if task.extend is not None else None,
         previews=task.previews,
     )
+
+
+def payload_of(job_id: str) -> int:
+    """What the watermark of a job's picture holds: the last 16 hexadecimal digits of the job's id."""
+    return uuid.UUID(job_id).int & ((1 << 64) - 1)
 
 
 def _steps(task: Task, default_steps: int) -> int | None:
