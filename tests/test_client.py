@@ -253,9 +253,11 @@ def test_upsampling_is_asked_for_and_what_came_of_it_is_told(client: Client, end
 def test_a_reference_keeps_its_role_and_may_have_no_strength(client: Client, endpoint: Endpoint) -> None:
     client.generate("x", images=[replace(reference(64, 64), role=Role.STYLE)])
     assert endpoint.bodies[0]["prompt"] == "x. Take only the style from image 1, not what it shows."
+    client.generate("x", images=image(64, 64), roles="style")
+    assert endpoint.bodies[1]["prompt"] == endpoint.bodies[0]["prompt"]
     with pytest.raises(InvalidRequest, match="knows no strengths"):
         client.generate("x", images=[replace(reference(64, 64), strength=0.5)])
-    assert len(endpoint.bodies) == 1
+    assert len(endpoint.bodies) == 2
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,15 @@ import pytest
 from PIL import Image
 
 import licht
-from licht.core.errors import InvalidImage, InvalidOutput, InvalidPrompt, InvalidRequest, NotAvailable, OutputExists
+from licht.core.errors import (
+    InvalidImage,
+    InvalidOutput,
+    InvalidPrompt,
+    InvalidRequest,
+    LichtError,
+    NotAvailable,
+    OutputExists,
+)
 from licht.core.request import ImageRequest, Mask, Picture, Progress, Role
 from licht.core.sizes import Size
 from licht.generate import Model, Result, mask_from, reference_from, references_from, seeds_from, start_from
@@ -294,3 +302,23 @@ def test_only_what_may_be_drawn_is_sent_to_a_language_model(model: Model, monkey
     monkeypatch.undo()
     with pytest.raises(NotAvailable, match="only dev's is"):
         model.generate("a cat", upsample=True)
+
+
+def test_one_role_and_one_strength_need_no_list() -> None:
+    assert references_from(image(64, 64), Role.STYLE, 2.0) == references_from([image(64, 64)], ["style"], [2.0])
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"extend": 64}, "extend is a int; use a text"),
+        ({"mask": 3}, "the mask is a int; pass a path"),
+        ({"start": 3}, "the start is a int; pass a path"),
+        ({"strengths": None}, "strengths is a NoneType; pass a list"),
+        ({"loras": "none.safetensors"}, "there is no LoRA none.safetensors"),
+        ({"upsample": True, "upsample_with": 3}, "upsample_with is a int; use the address"),
+    ],
+)
+def test_what_python_passes_wrongly_is_one_line(model: Model, asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(LichtError, match=message):
+        model.generate("x", **{"start": image(64, 64), "steps": 1, **asked})

@@ -192,7 +192,7 @@ class Client:
         num: int = 1,
         steps: int | None = None,
         guidance: float | None = None,
-        roles: Sequence[Role | str | None] = (),
+        roles: Role | str | Sequence[Role | str | None] = (),
         upsample: bool | None = None,
     ) -> list[RemoteResult]:
         """Draw `prompt` `num` times, as `licht.load(...).generate` does; all are submitted at once.
@@ -204,7 +204,8 @@ class Client:
         """
         seeds = _seeds(seed, num)
         sources = _listed(images)
-        settled = settle_prompt(prompt, _with_roles(sources, roles), PromptStyle.JSON)
+        worded = _with_roles(sources, (roles,) if isinstance(roles, str) else roles)
+        settled = settle_prompt(prompt, worded, PromptStyle.JSON)
         body: dict[str, Any] = {"prompt": settled.text, "output_format": self._format}
         for number, source in enumerate(sources, start=1):
             name = "input_image" if number == 1 else f"input_image_{number}"

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -44,6 +45,7 @@ Source = str | Path | Image.Image | Reference
 """What can be given as a reference: a path, a Pillow image, or a reference that is already decoded."""
 MaskSource = str | Path | Image.Image | Mask
 """What can be given as a mask: a path, a Pillow image, or a mask that is already decoded."""
+T = TypeVar("T")
 Lora = str | Path | LoraUse
 """What can be given as a LoRA: a path, a path and a strength as FILE:STRENGTH, or both in full."""
 
@@ -148,9 +150,9 @@ class Model:
         steps: int | None = None,
         guidance: float | None = None,
         native_only: bool = False,
-        loras: Sequence[Lora] = (),
-        roles: Sequence[Role | str | None] = (),
-        strengths: Sequence[float] = (),
+        loras: Lora | Sequence[Lora] = (),
+        roles: Role | str | Sequence[Role | str | None] = (),
+        strengths: float | Sequence[float] = (),
         start: Source | Start | None = None,
         strength: float | None = None,
         mask: MaskSource | None = None,
@@ -163,8 +165,8 @@ class Model:
     ) -> list[Result]:
         """Draw `prompt` `num` times, with consecutive seeds from `seed` (default: a random one).
 
-        `images` are references in order, the first is image 1; a single one may be given as it is. `size` is (width, height) in pixels or "WIDTHxHEIGHT".
-        `loras` are adapter files, "FILE" or "FILE:STRENGTH". `roles` and `strengths` (0 to 4, 1 as trained) belong to
+        `images` are references in order, the first is image 1. `size` is (width, height) in pixels or "WIDTHxHEIGHT".
+        `loras` are adapter files, "FILE" or "FILE:STRENGTH". What may be several and is one needs no list. `roles` and `strengths` (0 to 4, 1 as trained) belong to
         the references one by one. `start` is the picture to begin with and `strength` how far it is drawn anew (default:
         0.75; 1 with a mask or margins); `mask` is white where it may change, `extend` the margins to add, such as
         "left=256,top=64". `finish` is none, phone or film; `keep_prompt` writes the prompt into the file too.
@@ -173,6 +175,7 @@ class Model:
         says which `prompt` was used.
         Raises `InvalidRequest` and its kin for anything that cannot be drawn.
         """
+        adapters: Sequence[Lora] = _several(loras, "loras")
         request = ImageRequest(
             prompt=prompt,
             seeds=seeds_from(seed, num),
@@ -181,10 +184,10 @@ class Model:
             steps=steps,
             guidance=guidance,
             native_only=native_only,
-            loras=tuple(lora_from(lora) for lora in loras),
+            loras=tuple(lora_from(lora) for lora in adapters),
             start=start_from(start, strength, masked=mask is not None or extend is not None),
             mask=None if mask is None else mask_from(mask),
-            extend=parse_margins(extend) if isinstance(extend, str) else extend,
+            extend=None if extend is None else margins_from(extend),
         )
         delivery = Delivery(parse_finish(finish), keep_prompt)
         said: tuple[str, ...] = ()
@@ -360,13 +363,16 @@ def reference_from(source: Source, number: int) -> Reference:
 
 
 def references_from(
-    images: Source | Sequence[Source], roles: Sequence[Role | str | None] = (), strengths: Sequence[float] = ()
+    images: Source | Sequence[Source],
+    roles: Role | str | Sequence[Role | str | None] = (),
+    strengths: float | Sequence[float] = (),
 ) -> tuple[Reference, ...]:
     """Read references and give them roles and strengths, as many as there are references or none at all.
 
     Raises `InvalidImage`, and `InvalidRequest` for an unknown role, a strength out of range or too few of either.
     """
     found = [reference_from(source, number) for number, source in enumerate(_listed(images), start=1)]
+    roles, strengths = _several(roles, "roles"), _several(strengths, "strengths")
     for name, given in (("roles", roles), ("strengths", strengths)):
         if given and len(given) != len(found):
             raise InvalidRequest(
@@ -398,6 +404,8 @@ def start_from(source: "Source | Start | None", strength: float | None = None, m
         return None
     if isinstance(source, Start):
         return source if strength is None else replace(source, strength=strength)
+    if not isinstance(source, str | Path | Reference | Image.Image):
+        raise InvalidImage(f"the start is a {type(source).__name__}; pass a path or a Pillow image", field="start")
     read = reference_from(source, 1) if not isinstance(source, Image.Image) else Reference(from_pil(source, "start"))
     settled = strength if strength is not None else MASKED_STRENGTH if masked else START_STRENGTH
     return Start(read.picture, settled, read.name, read.file, read.media_type)
@@ -407,9 +415,27 @@ def mask_from(source: "MaskSource") -> Mask:
     """Read a mask: white changes, black stays, by the luminance of any picture. Raises `InvalidImage`."""
     if isinstance(source, Mask):
         return source
+    if not isinstance(source, str | Path | Image.Image):
+        raise InvalidImage(f"the mask is a {type(source).__name__}; pass a path or a Pillow image", field="mask")
     picture = open_picture(Path(source)) if isinstance(source, str | Path) else from_pil(source, "the mask")
     gray = Image.frombytes("RGB", (picture.width, picture.height), picture.rgb).convert("L")
     return Mask(picture.width, picture.height, gray.tobytes())
+
+
+def margins_from(extend: Margins | str) -> Margins:
+    """Read "left=256,top=64". Raises `InvalidRequest`."""
+    if not isinstance(extend, str | Margins):
+        raise InvalidRequest(f"extend is a {type(extend).__name__}; use a text such as left=256,top=64", field="extend")
+    return parse_margins(extend) if isinstance(extend, str) else extend
+
+
+def _several(given: T | Sequence[T], name: str) -> Sequence[T]:
+    """What may be one or several, as a list. A text is one thing. Raises `InvalidRequest`."""
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return given
+    if isinstance(given, str | int | float | Path | LoraUse):
+        return (given,)
+    raise InvalidRequest(f"{name} is a {type(given).__name__}; pass a list", field=name)
 
 
 def _listed(images: object) -> Sequence[Source]:

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from licht.core.errors import InvalidRequest
 from licht.upsample.chat import KEY_VARIABLE, ChatUpsampler
 from licht.upsample.local import LocalUpsampler
 
@@ -25,6 +26,11 @@ def open_upsampler(
     `endpoint_model` is what an endpoint calls the model; its key stands in `LICHT_UPSAMPLE_KEY`. Raises `NotAvailable`
     for a folder without a language model that can write, `InvalidRequest` for what is no address.
     """
+    if upsample_with is not None and not isinstance(upsample_with, str | Path):
+        raise InvalidRequest(
+            f"upsample_with is a {type(upsample_with).__name__}; use the address of an endpoint, or a folder",
+            field="upsample_with",
+        )
     if isinstance(upsample_with, str) and "://" in upsample_with:
         return ChatUpsampler(upsample_with, endpoint_model, os.environ.get(KEY_VARIABLE))
     text_encoder, processor = own.text_encoder, own.processor
