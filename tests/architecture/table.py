@@ -50,7 +50,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "service.retention": ("core", "service.database", "service.queue", "service.storage"),
         "service.api": (
             *("core", "plan", *SAFETY_WITHOUT_TORCH, *SERVICE_BASE, *SERVICE_PARTS),
-            *("service.logs", "service.retention", "service.telemetry", "upsample.chat"),
+            *("service.logs", "service.retention", "service.telemetry", "upsample.chat", "files.sheet"),
         ),
         "service.worker": (
             "core",

@@ -21,7 +21,7 @@ from licht.safety.certificates import CHAIN_FILE, KEY_FILE, create
 from licht.safety.examine import examine
 from licht.safety.hashes import pdq
 from licht.safety.image_filter import FilterFailed, HttpClassifier, ImageFilter, open_filter
-from licht.safety.policy import Level, Policy, admit, parse_policy, release
+from licht.safety.policy import Level, Policy, admit, convert, parse_policy, reissue, release
 from licht.safety.provenance import Ingredient, Making
 from licht.safety.tools import AUDIT_FILE, WATERMARK_FILE, Tools, Trust
 from tests.safety.test_watermark import scene
@@ -52,6 +52,38 @@ def policy_with(
     tools = Tools(Trust(folder, image_filter="http://localhost", fail_closed=fail_closed))
     tools.__dict__["image_filter"] = ImageFilter(Fixed(answer))
     return Policy(Level.DEFAULT, tolerance, tools)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+def test_a_file_of_another_kind_keeps_its_mark_and_is_signed_anew(trust: Path, file_format: str) -> None:
+    policy = parse_policy("default")
+    first = release(scene(256, 256), policy, "PNG", Making("klein", payload=0xABCDEF, recipe="{}"))
+    other = convert(first.data, policy, file_format)
+    assert other.picture().format == other.file_format == file_format
+    # from any kind to any other, and back
+    for data in (other.data, convert(other.data, policy, "PNG").data):
+        found = examine(data, policy.tools.watermark, policy.tools.anchors())
+        assert (found["c2pa"]["state"], found["c2pa"]["ingredients"], found["agrees"]) == ("trusted", 1, True)
+        assert found["c2pa"]["watermark_payload"] == f"{0xABCDEF:016x}"
+        report = json.dumps(provenance.report_of(data, "PNG" if data.startswith(b"\x89PNG") else file_format))
+        assert "c2pa.transcoded" in report
+        # the first file's own manifest goes with it
+        assert "klein" in report
+        assert b"licht:Recipe" in data
+
+
+def test_what_is_put_together_from_released_pictures_is_signed_and_not_screened(trust: Path, tmp_path: Path) -> None:
+    policy = policy_with(tmp_path, {"nsfw": 1.0})
+    with pytest.raises(Refused):
+        release(scene(256, 256), policy)
+    sheet = reissue(scene(256, 256), policy, "PNG", Making(edits=False))
+    found = examine(sheet.data, policy.tools.watermark, policy.tools.anchors())
+    assert (found["c2pa"]["state"], found["agrees"]) == ("trusted", True)
+    bare = reissue(scene(256, 256), Policy(Level.OFF), "PNG", Making())
+    assert (np.asarray(bare.picture()).tobytes(), convert(bare.data, Policy(Level.OFF), "PNG").data) == (
+        scene(256, 256).rgb,
+        bare.data,
+    )
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])

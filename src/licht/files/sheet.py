@@ -16,7 +16,7 @@ _LINE_PX = 18
 _LINES = 3
 
 
-def contact_sheet(frames: Sequence[tuple[Path, str]], columns: int | None = None) -> Picture:
+def contact_sheet(frames: Sequence[tuple[Path | bytes, str]], columns: int | None = None) -> Picture:
     """Frames (file, words) in rows of `columns` (default: nearly square), each fitted into a square cell.
 
     Raises `InvalidImage` for a file that cannot be read.
@@ -30,7 +30,7 @@ def contact_sheet(frames: Sequence[tuple[Path, str]], columns: int | None = None
     for number, (path, words) in enumerate(frames):
         left = _GAP_PX + number % columns * cell_px
         top = _GAP_PX + number // columns * (cell_px + _LINES * _LINE_PX)
-        picture = open_picture(path, str(path))
+        picture = open_picture(path, str(path) if isinstance(path, Path) else f"frame {number + 1}")
         image = Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
         scale = _FRAME_PX / max(image.size)
         fitted = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)

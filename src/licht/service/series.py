@@ -60,6 +60,12 @@ class SeriesStore:
             .values(job_id=frame.job_id, prompt=frame.prompt)
         )
 
+    def append(self, connection: Connection, series_id: str, frame: Frame, story: Mapping[str, Any]) -> None:
+        """Write one more frame and the story that has it, in the transaction that accepts its job."""
+        values = {"number": frame.number, "prompt": frame.prompt, "job_id": frame.job_id}
+        connection.execute(insert(FRAMES).values(series_id=series_id, **values))
+        connection.execute(update(SERIES).where(SERIES.c.id == series_id).values(story=json.dumps(story)))
+
     def get(self, key_id: str, series_id: str) -> Series:
         """One of the key's. Raises `UnknownJob`."""
         with self._database.read() as connection:

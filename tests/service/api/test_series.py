@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from licht.safety import provenance
 from tests.service.api.conftest import Build, Service
 from tests.service.api.pictures import encoded
 
@@ -69,6 +70,32 @@ def test_one_frame_is_drawn_again(service: Service) -> None:
     assert service.client.post(f"/v1/series/{told['id']}/frames/4", json={}).status_code == 404
     wrong = service.client.post(url, json={"prompt": "@nobody"})
     assert (wrong.status_code, wrong.json()["detail"][0]["loc"]) == (422, ["body", "frames", "1", "prompt"])
+
+
+def test_one_more_frame_is_drawn_at_the_end(service: Service) -> None:
+    told = post(service, seeds="count", frames=STORY["frames"][:2])
+    url = f"/v1/series/{told['id']}"
+    longer = service.client.post(f"{url}/frames", json={"prompt": "@anna sleeps"})
+    assert (longer.status_code, longer.json()["state"], len(longer.json()["frames"])) == (202, "running", 3)
+    service.work()
+    assert service.drawer.requests[-1].prompt.startswith("a woman in a red coat (image 1, image 2) sleeps. Style")
+    assert [frame["job"]["seed"] for frame in service.client.get(url).json()["frames"]] == [7, 8, 9]
+    # it is a frame like the others
+    assert service.client.post(f"{url}/frames/3", json={"seed": 5}).status_code == 202
+    wrong = service.client.post(f"{url}/frames", json={"prompt": "@nobody"})
+    assert (wrong.status_code, wrong.json()["detail"][0]["loc"]) == (422, ["body", "frames", "3", "prompt"])
+    assert len(service.client.get(url).json()["frames"]) == 3
+
+
+def test_the_contact_sheet_is_signed_and_names_its_frames(service: Service) -> None:
+    told = post(service)
+    url = f"/v1/series/{told['id']}/sheet"
+    assert service.client.get(url).status_code == 404
+    service.work()
+    sheet = service.client.get(url)
+    assert (sheet.status_code, sheet.headers["content-type"]) == (200, "image/png")
+    found = provenance.read(sheet.content, "PNG", service.parts.policy.tools.anchors())
+    assert (found.state, found.ingredients) == ("trusted", 3)
 
 
 def test_a_series_outlives_its_jobs_and_the_other_way_round(service: Service) -> None:

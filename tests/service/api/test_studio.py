@@ -48,13 +48,15 @@ def test_no_inline_script_and_no_address_elsewhere() -> None:
 
 def test_about(service: Service) -> None:
     told = service.client.get("/v1/about").json()
-    assert (told["weights"], told["ready"]) == (None, False)
+    # before a worker is there: what will draw, so that a page can say what it knows
+    assert (told["weights"], told["ready"], told["native"]) == ("nano", False, None)
     assert told["tiers"]["flux-2-pro"]["first_mp"] == 3
     assert told["key"]["scopes"] == ["generate", "metrics"]
     assert told["key"]["credits"] is None
     service.parts.register.enter("w", "nano", "Apache-2.0")
     service.parts.register.ready("w")
-    assert service.client.get("/v1/about").json()["weights"] == "nano"
+    later = service.client.get("/v1/about").json()
+    assert (later["weights"], later["ready"]) == ("nano", True)
 
 
 def battle(service: Service, first: dict[str, object], second: dict[str, object]) -> dict[str, object]:

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from licht.core.errors import UnknownJob
+from licht.safety.policy import convert
 from licht.service import links
 from licht.service.api.accept import accept
 from licht.service.api.auth import needs, open_to_all
@@ -157,16 +158,22 @@ async def fetch_result(
     return await asyncio.to_thread(picture_response, parts, job_id)
 
 
-def picture_response(parts: Parts, job_id: str) -> Response:
-    """The stored file of a finished job. Raises `UnknownJob`, `NotAvailable`."""
+def picture_response(parts: Parts, job_id: str, wanted: str | None = None) -> Response:
+    """The stored file of a finished job, or the same picture as a file of the `wanted` kind: png, jpeg, webp.
+
+    Raises `UnknownJob`, `NotAvailable`, `OutputFailed`.
+    """
     job = parts.store.get(job_id)
     if job.result is None:
         raise UnknownJob("the job has no result", field="id")
     media_type: str = job.result["media_type"]
-    suffix = media_type.partition("/")[2]
+    suffix = wanted or media_type.partition("/")[2]
+    data = parts.storage.get(job.result["blob"])
+    if f"image/{suffix}" != media_type:
+        data = convert(data, parts.policy, suffix.upper()).data
     return Response(
-        parts.storage.get(job.result["blob"]),
-        media_type=media_type,
+        data,
+        media_type=f"image/{suffix}",
         headers={
             "Content-Disposition": f'attachment; filename="{job.id}.{suffix}"',
             "Cache-Control": "private, max-age=600",

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -155,11 +155,13 @@ def delete_job(request: Request, job_id: str) -> Response:
 
 
 @needs(Scope.GENERATE)
-def get_picture(request: Request, job_id: str) -> Response:
-    """The picture of a finished job, with a key instead of a link."""
+def get_picture(
+    request: Request, job_id: str, kind: Annotated[Literal["png", "jpeg", "webp"] | None, Query(alias="format")] = None
+) -> Response:
+    """The picture of a finished job, with a key instead of a link; in another `format` signed anew, by the same key."""
     parts = parts_of(request)
     parts.store.get(job_id, key_of(request).id)
-    return picture_response(parts, job_id)
+    return picture_response(parts, job_id, kind)
 
 
 @needs(Scope.GENERATE)

@@ -13,8 +13,11 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 
 from licht.core import series as core
-from licht.core.errors import UnknownJob
+from licht.core.errors import InvalidRequest, UnknownJob
 from licht.core.request import MAX_SEED
+from licht.files.sheet import contact_sheet
+from licht.safety.policy import reissue
+from licht.safety.provenance import Ingredient, Making
 from licht.service.api.accept import prepare_for, submit
 from licht.service.api.auth import needs
 from licht.service.api.bodies import PictureBody, Section, drawn
@@ -51,6 +54,13 @@ class RedrawBody(Section):
 
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     prompt: Annotated[str, Field(min_length=1, max_length=32_768)] | None = None
+
+
+class FrameBody(Section):
+    """One more frame. Without a seed it gets the one that the story has for it."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=32_768)]
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
 
 
 class FrameView(BaseModel):
@@ -94,6 +104,8 @@ def router() -> APIRouter:
     made.add_api_route("", list_series, methods=["GET"], response_model=SeriesList)
     made.add_api_route("/{series_id}", get_series, methods=["GET"], response_model=SeriesView)
     made.add_api_route("/{series_id}", delete_series, methods=["DELETE"], status_code=204, response_class=Response)
+    made.add_api_route("/{series_id}/frames", add_frame, methods=["POST"], status_code=202, response_model=SeriesView)
+    made.add_api_route("/{series_id}/sheet", get_sheet, methods=["GET"], response_class=Response)
     made.add_api_route(
         "/{series_id}/frames/{number}", redraw_frame, methods=["POST"], status_code=202, response_model=SeriesView
     )
@@ -135,6 +147,31 @@ async def redraw_frame(request: Request, series_id: str, number: FrameNumber, bo
 
 
 @needs(Scope.GENERATE)
+async def add_frame(request: Request, series_id: str, body: FrameBody) -> JSONResponse:
+    """Draw one more frame at the story's end, with its characters, its style and its seeds."""
+    parts, key, base_url = parts_of(request), key_of(request), base_url_of(request)
+    series = await asyncio.to_thread(parts.series.get, key.id, series_id)
+    number = len(series.frames) + 1
+    if number > core.MAX_FRAMES:
+        raise InvalidRequest(f"a story has at most {core.MAX_FRAMES} frames; begin another", field="frames")
+    story = core.Story.model_validate(series.story["story"])
+    frame = core.Frame(prompt=body.prompt, seed=body.seed)
+    story = story.model_copy(update={"frames": (*story.frames, frame)})
+    story.check()
+    common = SeriesBody.model_validate({**series.story["body"], "frames": []})
+    asked = _Asked(story, common, series.story["seed"])
+    prepared = await prepare_for(parts, Reader(request.app.state.inputs, key.id), _draft(asked, number))
+
+    def beside(connection: Connection, ids: Sequence[str]) -> None:
+        told = {**series.story, "story": story.model_dump(mode="json")}
+        parts.series.append(connection, series_id, Frame(number, frame.prompt, ids[0]), told)
+
+    await asyncio.to_thread(submit, parts, key, [prepared], base_url, beside)
+    told = await asyncio.to_thread(_view, parts, parts.series.get(key.id, series_id), base_url)
+    return JSONResponse(told.model_dump(), 202)
+
+
+@needs(Scope.GENERATE)
 def list_series(request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> SeriesList:
     """The key's storyboards."""
     parts, base_url = parts_of(request), base_url_of(request)
@@ -146,6 +183,25 @@ def get_series(request: Request, series_id: str) -> SeriesView:
     """One storyboard."""
     parts = parts_of(request)
     return _view(parts, parts.series.get(key_of(request).id, series_id), base_url_of(request))
+
+
+@needs(Scope.GENERATE)
+def get_sheet(request: Request, series_id: str) -> Response:
+    """The frames that are drawn on one contact sheet, a PNG that is marked and signed like a picture."""
+    parts = parts_of(request)
+    series = parts.series.get(key_of(request).id, series_id)
+    drawn = []
+    for frame in series.frames:
+        job = parts.store.get(frame.job_id) if frame.job_id is not None else None
+        if job is not None and job.result is not None:
+            made = Ingredient(parts.storage.get(job.result["blob"]), job.result["media_type"])
+            drawn.append((made, frame.prompt))
+    if not drawn:
+        raise UnknownJob("no frame of this series is drawn yet", field="id")
+    sheet = contact_sheet([(made.file or b"", prompt) for made, prompt in drawn])
+    making = Making(ingredients=tuple(made for made, _ in drawn), edits=False)
+    data = reissue(sheet, parts.policy, "PNG", making).data
+    return Response(data, media_type="image/png", headers={"Cache-Control": "private, no-store"})
 
 
 @needs(Scope.GENERATE)

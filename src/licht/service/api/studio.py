@@ -39,10 +39,13 @@ class _File:
 
 
 class About(BaseModel):
-    """What this service offers to the key that asks. `native` says what the weights do by themselves."""
+    """What this service offers to the key that asks. `native` says what the weights do by themselves.
+
+    Before a worker is `ready`, `weights` are those that will draw and `native` is not known.
+    """
 
     version: str
-    weights: str | None
+    weights: str
     ready: bool
     native: dict[str, Any] | None
     upsampling: bool
@@ -99,7 +102,7 @@ def about(request: Request) -> About:
     credits_left = key.credits_milli / MILLI if key.credits_milli is not None else None
     return About(
         version=__version__,
-        weights=ready[0].model if ready else None,
+        weights=ready[0].model if ready else Path(parts.settings.worker.model).name,
         ready=bool(ready),
         native=asdict(told) if told is not None else None,
         upsampling=parts.settings.upsampling.url is not None,
