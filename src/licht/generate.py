@@ -1,16 +1,18 @@
 """The only path to a picture: admit, draw, release. The command line, Python and the worker all come through here."""
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from PIL import Image
 
 from licht import __version__
-from licht.core.errors import InvalidImage, InvalidPrompt, InvalidRequest
+from licht.core.errors import InvalidImage, InvalidPrompt, InvalidRequest, LichtError, Refused
 from licht.core.prompt import PromptStyle, SettledPrompt, settle_prompt
+from licht.core.protocols import Ranker, SteppedRanker
 from licht.core.recipe import Recipe, UsedLora, UsedPicture
 from licht.core.request import (
     MASKED_STRENGTH,
@@ -45,6 +47,7 @@ Source = str | Path | Image.Image | Reference
 """What can be given as a reference: a path, a Pillow image, or a reference that is already decoded."""
 MaskSource = str | Path | Image.Image | Mask
 """What can be given as a mask: a path, a Pillow image, or a mask that is already decoded."""
+_RANK_TICKS: Final = 100
 T = TypeVar("T")
 Lora = str | Path | LoraUse
 """What can be given as a LoRA: a path, a path and a strength as FILE:STRENGTH, or both in full."""
@@ -69,6 +72,9 @@ class Result:
     policy: Policy = field(repr=False)
     making: Making = field(default=Making(), repr=False)
     recipe: Recipe | None = field(default=None, repr=False)
+    candidates: int = 1
+    ranker: str | None = None
+    """What chose this picture out of several `candidates`."""
 
     @property
     def image(self) -> Image.Image:
@@ -94,6 +100,12 @@ class Delivery:
     finish: Finish = Finish.NONE
     keep_prompt: bool = False
     strict_length: bool = False
+    quality: int | None = None
+    """Of JPEG and WebP, 1 to 100; None is the usual one."""
+    ranker: Ranker | None = None
+    """Of several pictures only the one that it likes best is handed out."""
+    payload: int | None = None
+    """What the watermark is to hold, 64 bits; None draws something for each picture."""
 
 
 class Model:
@@ -127,17 +139,24 @@ class Model:
         settled = self.check(request, delivery)
         read = replace(request, prompt=settled.text)
         events = self.engine.run(read)
+        candidates: list[ImageResult] = []
         try:
             for event in events:
                 if isinstance(event, ImageResult):
                     drawn = replace(event, warnings=settled.warnings + event.warnings)
-                    yield self._release(drawn, file_format, request, delivery, settled.text)
+                    if delivery.ranker is not None and len(request.seeds) > 1:
+                        candidates.append(drawn)
+                    else:
+                        yield self._release(drawn, file_format, request, delivery, settled.text)
                 elif isinstance(event, Progress):
                     yield event
                 else:
                     yield from self._release_preview(event)
         finally:
             events.close()
+        if delivery.ranker is not None and candidates:
+            order = yield from best_first(delivery.ranker, read, candidates)
+            yield self._release_first(order, file_format, request, delivery, settled.text)
 
     def generate(  # noqa: PLR0913 - one keyword for everything that can be asked for
         self,
@@ -261,11 +280,21 @@ class Model:
         return door.release(self.engine.decode(latents), self.policy, file_format, making)
 
     def _release(
-        self, drawn: ImageResult, file_format: str, request: ImageRequest, delivery: Delivery, prompt: str
+        self,
+        drawn: ImageResult,
+        file_format: str,
+        request: ImageRequest,
+        delivery: Delivery,
+        prompt: str,
+        candidates: int = 1,
     ) -> Result:
+        ranker = delivery.ranker.name if delivery.ranker is not None and candidates > 1 else None
         drawn = replace(drawn, picture=apply_finish(drawn.picture, delivery.finish, drawn.seed))
         recipe = self._recipe(request, delivery, drawn.seed, drawn)
-        making = replace(self._making(request), recipe=recipe.to_text())
+        recipe = recipe.model_copy(update={"candidates": candidates, "ranker": ranker})
+        making = replace(self._making(request), recipe=recipe.to_text(), candidates=candidates, ranker=ranker)
+        if delivery.payload is not None and making.payload is not None:
+            making = replace(making, payload=delivery.payload)
         return Result(
             seed=drawn.seed,
             prompt=prompt,
@@ -276,12 +305,36 @@ class Model:
             guidance=drawn.guidance,
             warnings=drawn.warnings,
             notes=drawn.notes,
-            released=door.release(drawn.picture, self.policy, file_format, making),
+            released=door.release(
+                drawn.picture, self.policy, file_format, making, quality=delivery.quality or door.USUAL_QUALITY
+            ),
             drawn=drawn,
             policy=self.policy,
             making=making,
             recipe=recipe,
+            candidates=candidates,
+            ranker=ranker,
         )
+
+    def _release_first(
+        self,
+        candidates: Sequence[ImageResult],
+        file_format: str,
+        request: ImageRequest,
+        delivery: Delivery,
+        prompt: str,
+    ) -> Result:
+        """The first of `candidates` that the door lets out. Raises `Refused` if it lets out none."""
+        for number, drawn in enumerate(candidates, start=1):
+            try:
+                result = self._release(drawn, file_format, request, delivery, prompt, len(candidates))
+            except Refused:
+                if number == len(candidates):
+                    raise
+                continue
+            kept_back = (f"{number - 1} of {len(candidates)} candidates were kept back",) if number > 1 else ()
+            return replace(result, warnings=result.warnings + kept_back)
+        raise LichtError("there are no candidates to choose from")
 
     def _release_preview(self, drawn: Preview) -> Iterator[Preview]:
         """The preview as it may be seen, or nothing if the door keeps it back."""
@@ -339,6 +392,30 @@ class Model:
             ),
             prompt=request.prompt if delivery.keep_prompt else None,
         )
+
+
+def best_first(
+    ranker: Ranker, request: ImageRequest, candidates: Sequence[ImageResult]
+) -> Generator[Progress, None, list[ImageResult]]:
+    """`candidates` in the order of `ranker`, the best first. Raises `LichtError` for one that cannot count."""
+    given = (request.prompt, [drawn.picture for drawn in candidates], request.references)
+    yield Progress("rank", 0, _RANK_TICKS)
+    if isinstance(ranker, SteppedRanker):
+        asking = ranker.rank(*given)
+        with closing(asking):
+            while True:
+                try:
+                    part = next(asking)
+                except StopIteration as done:
+                    scores: Sequence[float] = done.value
+                    break
+                yield Progress("rank", int(part * _RANK_TICKS), _RANK_TICKS)
+    else:
+        scores = ranker.score(*given)
+    if len(scores) != len(candidates):
+        raise LichtError(f"the ranker {ranker.name} gave {len(scores)} scores for {len(candidates)} pictures")
+    yield Progress("rank", _RANK_TICKS, _RANK_TICKS)
+    return [candidates[number] for number in sorted(range(len(scores)), key=lambda number: -scores[number])]
 
 
 def seeds_from(seed: int | None, num: int) -> tuple[int, ...]:

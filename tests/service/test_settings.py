@@ -85,5 +85,14 @@ def test_what_is_off_is_said_aloud() -> None:
     told |= {"upsampling.url": "http://x/v1", "worker.ranker": "a:b"}
     quiet = load_settings(None, {"data": "d", **told}, {})
     assert quiet.switched_off() == []
-    off = {"worker.policy": "off", "fetch.enabled": False, "server.allowed_hosts": ["*"], "worker.count": 0}
+    off: dict[str, object] = {"worker.ranker": "none"}
+    off |= {"worker.policy": "off", "fetch.enabled": False, "server.allowed_hosts": ["*"], "worker.count": 0}
     assert len(load_settings(None, {"data": "d", **off}, {}).switched_off()) == 8
+
+
+def test_one_language_model_writes_prompts_out() -> None:
+    assert not load_settings(None, {"data": "d"}, {}).upsampling.configured
+    for named in ({"upsampling.url": "http://x/v1"}, {"upsampling.local": "own"}):
+        assert load_settings(None, {"data": "d", **named}, {}).upsampling.configured
+    with pytest.raises(InvalidSettings, match="both set"):
+        load_settings(None, {"data": "d", "upsampling.url": "http://x/v1", "upsampling.local": "own"}, {})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from licht.cli.main import run
-from licht.cli.serve import _check_licence
+from licht.cli.working import check_licence
 from licht.core.errors import InvalidSettings
 from licht.service.keys import KeyStore
 from licht.service.queue.records import Outcome, State
@@ -100,6 +100,6 @@ def test_non_commercial_weights_need_a_word_from_the_operator(data: str) -> None
     drawer = FakeDrawer()
     drawer.licence = "FLUX Non-Commercial"
     with pytest.raises(InvalidSettings, match="accept_non_commercial_licence = true"):
-        _check_licence(load_settings(None, {"data": data}, {}), drawer)
-    _check_licence(load_settings(None, {"data": data, "worker.accept_non_commercial_licence": True}, {}), drawer)
-    _check_licence(load_settings(None, {"data": data}, {}), FakeDrawer())
+        check_licence(load_settings(None, {"data": data}, {}), drawer)
+    check_licence(load_settings(None, {"data": data, "worker.accept_non_commercial_licence": True}, {}), drawer)
+    check_licence(load_settings(None, {"data": data}, {}), FakeDrawer())

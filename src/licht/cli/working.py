@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from licht.core.protocols import Ranker
+    from licht.generate import Model
     from licht.service.database.connect import Database
     from licht.service.settings import Settings
     from licht.service.telemetry import Telemetry
@@ -49,7 +51,7 @@ def open_worker(settings: "Settings", worker_id: str | None, on_overdue: Callabl
     database = Database(settings.database_url)
     migrate(database)
     drawer = _open_drawer(settings)
-    _check_licence(settings, drawer)
+    check_licence(settings, drawer)
     limits = WorkerLimits(
         heartbeat_s=settings.queue.heartbeat_s, stall_s=settings.worker.stall_s, drain_s=settings.server.drain_s
     )
@@ -87,22 +89,51 @@ def _open_drawer(settings: "Settings") -> "Drawer":
     from licht import load
     from licht.service.worker.drawing import ModelDrawer
 
-    ranker: Ranker | None = None
-    if worker.ranker is not None:
-        ranker = _opened(settings, worker.ranker, "worker.ranker")
     model = load(worker.model, variant=worker.variant, device=worker.device, dtype=worker.dtype, policy=worker.policy)
-    return ModelDrawer(model, ranker, _upsampler(settings))
+    return ModelDrawer(model, _open_ranker(settings, model), _open_upsampler(settings, model))
 
 
-def _upsampler(settings: "Settings") -> "Upsampler | None":
-    """The chat endpoint of the settings, if there is one."""
-    asked = settings.upsampling
-    if asked.url is None:
+def _open_ranker(settings: "Settings", model: "Model") -> "Ranker | None":
+    """What chooses between candidates, if anything does."""
+    named = settings.worker.ranker
+    if named == "none":
         return None
-    from licht.upsample.chat import ChatUpsampler
+    if named == "likelihood":
+        from licht.engine.ranker import LikelihoodRanker
 
-    key = asked.key.get_secret_value() if asked.key is not None else None
-    return ChatUpsampler(asked.url, asked.model, key, asked.timeout_s)
+        return LikelihoodRanker(model.engine)
+    ranker: Ranker = _opened(settings, named, "worker.ranker")
+    return ranker
+
+
+def _open_upsampler(settings: "Settings", model: "Model") -> "Upsampler | None":
+    """Who writes prompts out: an endpoint, a language model of this process, or nobody. Raises `InvalidSettings`."""
+    asked = settings.upsampling
+    if asked.url is not None:
+        from licht.upsample.chat import ChatUpsampler
+
+        key = asked.key.get_secret_value() if asked.key is not None else None
+        return ChatUpsampler(asked.url, asked.model, key, asked.timeout_s)
+    if asked.local is None:
+        return None
+    from licht.core.errors import InvalidSettings, NotAvailable
+    from licht.service.worker.writing import TurnByTurn
+    from licht.upsample.local import LocalUpsampler
+
+    parts = model.engine.files.parts
+    text_encoder, processor = parts.text_encoder, parts.tokenizer
+    if asked.local != "own":
+        folder = Path(asked.local).expanduser()
+        text_encoder, processor = folder / "text_encoder", folder / "tokenizer"
+    try:
+        local = LocalUpsampler(text_encoder, processor, str(model.engine.placement.device))
+    except NotAvailable as error:
+        raise InvalidSettings(
+            f"upsampling.local is {asked.local!r}, and the text encoder in {text_encoder} is no language model that can "
+            "write; only dev's is: name the folder of a dev model, or set upsampling.url",
+            field="upsampling.local",
+        ) from error
+    return local if asked.keep else TurnByTurn(local, local.close, model.engine.unload)
 
 
 def _opened(settings: "Settings", name: str, field: str) -> Any:  # noqa: ANN401 - what the operator names
@@ -118,7 +149,8 @@ def _opened(settings: "Settings", name: str, field: str) -> Any:  # noqa: ANN401
         raise InvalidSettings(f"{field} {name} cannot be opened ({error})", field=field) from error
 
 
-def _check_licence(settings: "Settings", drawer: "Drawer") -> None:
+def check_licence(settings: "Settings", drawer: "Drawer") -> None:
+    """Raises `InvalidSettings` for non-commercial weights that the operator has not acknowledged."""
     from licht.core.errors import InvalidSettings
 
     if _NON_COMMERCIAL in drawer.licence.lower() and not settings.worker.accept_non_commercial_licence:

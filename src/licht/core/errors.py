@@ -164,6 +164,18 @@ class UnknownJob(LichtError):
     exit_code = 2
 
 
+class NotServed(LichtError):
+    """A route of the hosted API that this service does not have; the message says what comes nearest."""
+
+    code = "not_served"
+
+
+class UnknownFinetune(LichtError):
+    """An adapter of the hosted API that is not here."""
+
+    code = "unknown_finetune"
+
+
 class LeaseLost(LichtError):
     """A worker that held on to a job after it had been given to another; its result counts for nothing."""
 

@@ -1,7 +1,7 @@
 """What is put in from outside: interfaces that this project's parts share, and whoever installs it can fill."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Generator, Sequence
+from typing import Protocol, runtime_checkable
 
 from licht.core.request import Picture, Reference
 
@@ -16,4 +16,15 @@ class Ranker(Protocol):
 
     def score(self, prompt: str, pictures: Sequence[Picture], references: Sequence[Reference]) -> Sequence[float]:
         """One number a picture, the highest for the best. Raises errors of the tree."""
+        ...
+
+
+@runtime_checkable
+class SteppedRanker(Ranker, Protocol):
+    """A ranker that takes its time: closing `rank` stops it within a step."""
+
+    def rank(
+        self, prompt: str, pictures: Sequence[Picture], references: Sequence[Reference]
+    ) -> Generator[float, None, Sequence[float]]:
+        """The same as `score`; yields which part is done after each step."""
         ...

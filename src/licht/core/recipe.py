@@ -66,6 +66,9 @@ class Recipe(_Part):
     extend: tuple[Side, Side, Side, Side] | None = None
     loras: tuple[UsedLora, ...] = ()
     prompt: str | None = None
+    candidates: Annotated[int, Field(ge=1)] = 1
+    """So many pictures were drawn, of which `ranker` chose this one."""
+    ranker: str | None = None
 
     def to_text(self) -> str:
         """One line of ASCII: JSON, packed where it is long. Raises `InvalidPrompt` if the prompt is too long to keep."""

@@ -3,10 +3,11 @@
 import gc
 import re
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,11 +15,13 @@ from torch import Tensor
 from licht.checkpoint.folder import ModelFiles
 from licht.checkpoint.load import Placement, load_autoencoder, load_tower, load_transformer
 from licht.core.errors import InvalidRequest, NotAvailable, OutOfMemory
-from licht.core.request import ImageRequest, ImageResult, Picture, Preview, Progress
+from licht.core.request import ImageRequest, ImageResult, Picture, Preview, Progress, Reference
+from licht.core.sizes import floor_to_tokens
 from licht.engine import stages
 from licht.engine.cache import CacheChoice
 from licht.engine.fit import fitting_plan, held_bytes
 from licht.engine.latents import Latents, decode_latents, encode_picture
+from licht.engine.likelihood import LEVELS, NOISE_SEED, advantage
 from licht.engine.loras import LoraShelf
 from licht.engine.offload import release, stream_blocks
 from licht.engine.pictures import cover
@@ -38,6 +41,7 @@ from licht.sampling.solvers import Adjust, euler_steps
 from licht.sampling.start import from_strength, keep_outside, noised
 
 Events = Generator[Progress | Preview | ImageResult, None, None]
+T = TypeVar("T")
 
 _SMALL_PARAMETERS = 200_000_000
 """Below this size float32 costs a processor nothing, and is exact."""
@@ -146,6 +150,43 @@ class Engine:
         """The picture of latents, not yet released. Raises `InvalidRequest` if they are of another autoencoder."""
         with _memory_errors(self.placement.device):
             return decode_latents(self.autoencoder, latents)
+
+    def fits(
+        self, prompt: str, pictures: Sequence[Picture], references: Sequence[Reference] = ()
+    ) -> Generator[float, None, list[float]]:
+        """How well each of `pictures` fits `prompt`, see `likelihood`; higher is better.
+
+        Yields which part is done after each step, closing it cancels. Raises `InvalidRequest`, `DoesNotFit`,
+        `OutOfMemory`.
+        """
+        whole = floor_to_tokens(pictures[0].width, pictures[0].height)
+        settled = settle(ImageRequest(prompt, (0,), references=tuple(references), size=whole), self.variant)
+        # without guidance: what is asked for is what the model believes, not what it is pushed to
+        settled = replace(settled, guidance=1.0 if self.variant.transformer.guidance_embed else None)
+        setup = self._setup(settled)
+        with _memory_errors(self.placement.device):
+            texts = [self._text(self.tokenizer([text])) for text in (prompt, "")]
+            self._end_stage(setup)
+            beside = yield from _silently(self._encode_pictures(settled, setup.banded))
+            small = [cover(picture, settled.native) for picture in pictures]
+            with self._lean():
+                clean = [stages.encode_reference(self.autoencoder, picture, setup.banded) for picture in small]
+            self._end_stage(setup)
+            velocities = []
+            for text in texts:
+                conditions = yield from _silently(self._conditions(settled, text, None, beside[0]))
+                velocity = stages.velocity_of(self.transformer, conditions, settled.native.grid)
+                velocities.append(self.loras.switched(velocity, self.transformer, ()))
+            noise = initial_noise(NOISE_SEED, settled.native.grid, self.variant.transformer.in_channels)
+            noise, scores = noise.to(self.placement.device), []
+            for number, latents in enumerate(clean):
+                found = 0.0
+                for done, level in enumerate(LEVELS, start=1):
+                    found += advantage(velocities[0], velocities[1], grid_to_tokens(latents), noise, level)
+                    yield (number + done / len(LEVELS)) / len(clean)
+                scores.append(found / len(LEVELS))
+            self._end_stage(setup)
+            return scores
 
     def unload(self) -> None:
         """Let go of every network."""
@@ -360,6 +401,17 @@ class Stopwatch:
     def seconds(self) -> dict[str, float]:
         """Stage -> seconds so far, rounded to the millisecond."""
         return {stage: round(value, 3) for stage, value in self._seconds.items()}
+
+
+def _silently(events: Generator[Progress, None, T]) -> Generator[float, None, T]:
+    """The same work, for somebody who only counts other steps."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as done:
+            found: T = done.value
+            return found
+        yield 0.0
 
 
 def _adjust(settled: Settled, clean_1LC: Tensor | None, noise_BLC: Tensor) -> Adjust | None:

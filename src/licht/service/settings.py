@@ -142,8 +142,9 @@ class WorkerSection(Section):
     policy: Literal["off", "default", "strict"] = "default"
     engine: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
     """`module:function` that opens another engine than Licht's own; for tests and load measurements."""
-    ranker: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
-    """`module:function` that opens a `licht.core.protocols.Ranker`, which chooses between several candidates."""
+    ranker: Annotated[str, Field(pattern=r"^(likelihood|none|[\w.]+:\w+)$")] = "likelihood"
+    """What chooses between several candidates: the model itself, by how well each fits the prompt (`likelihood`),
+    nobody (`none`: one is drawn), or a `licht.core.protocols.Ranker` that `module:function` opens."""
     stall_s: Positive = 600.0
     """A worker that shows no progress for so long is ended and its job handed to another."""
     accept_non_commercial_licence: bool = False
@@ -154,10 +155,20 @@ class UpsamplingSection(Section):
     """Who writes prompts out at length for the tiers that want it, or for callers who ask."""
 
     url: Annotated[str, Field(pattern=r"^https?://")] | None = None
-    """An endpoint that speaks the OpenAI chat protocol, such as http://localhost:11434/v1; without it, nobody does."""
+    """An endpoint that speaks the OpenAI chat protocol, such as http://localhost:11434/v1."""
     model: str = "default"
     key: SecretStr | None = None
     timeout_s: Positive = 60.0
+    local: str | None = None
+    """Instead of an endpoint, a language model that workers run themselves: `own` is the one that the model in use reads
+    prompts with (only dev's can write), anything else the folder of a dev model."""
+    keep: bool = False
+    """Keep that language model in memory between jobs. Otherwise all weights give way to it, and it to them."""
+
+    @property
+    def configured(self) -> bool:
+        """Whether anybody writes prompts out."""
+        return self.url is not None or self.local is not None
 
 
 class ProtocolSection(Section):
@@ -207,7 +218,7 @@ class Tier(Section):
     step_factor: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
     """Where nobody says how many steps: so many times the model's own."""
     candidates: Annotated[int, Field(ge=1, le=8)] = 1
-    """So many pictures are drawn and the best one counts, by `worker.ranker`; without one, one is drawn."""
+    """So many pictures are drawn and the best one counts, by `worker.ranker`."""
     upsample: bool = False
     """Whether prompts are written out at length first, where that is configured and the caller does not say."""
     width: Annotated[int, Field(ge=64)] = 1024
@@ -325,10 +336,12 @@ class Settings(Section):
             off.append("public URL: links repeat the Host header of each request")
         if self.telemetry.endpoint is None:
             off.append("traces: no telemetry.endpoint is set")
-        if self.upsampling.url is None:
-            off.append("prompt upsampling: prompts are drawn as they are (no upsampling.url is set)")
-        if self.worker.ranker is None:
-            off.append("candidates: tiers that choose between several draw one (no worker.ranker is set)")
+        if not self.upsampling.configured:
+            off.append(
+                "prompt upsampling: prompts are drawn as they are (no upsampling.url or upsampling.local is set)"
+            )
+        if self.worker.ranker == "none":
+            off.append("candidates: tiers that choose between several draw one (worker.ranker is none)")
         if self.worker.count == 0:
             off.append("workers: none is started here")
         return off
@@ -350,6 +363,11 @@ def load_settings(
         values["data"] = platformdirs.user_data_path("licht") / "service"
     settings = _validated(Settings, values, "")
     settings.effective_tiers()
+    if settings.upsampling.url is not None and settings.upsampling.local is not None:
+        raise InvalidSettings(
+            "upsampling.url and upsampling.local are both set; keep the one that is to write prompts out",
+            field="upsampling.local",
+        )
     if settings.queue.heartbeat_s * 2 > settings.queue.lease_s:
         raise InvalidSettings(
             f"queue.heartbeat_s is {settings.queue.heartbeat_s}; use at most half of queue.lease_s "

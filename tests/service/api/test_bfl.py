@@ -11,6 +11,7 @@ from licht.core.request import Role
 from licht.core.sizes import Size
 from licht.service.api.draft import Draft
 from licht.service.api.prepare import settle_size
+from licht.service.queue.previews import PreviewRow
 from licht.service.settings import built_in_tiers
 from tests.service.api.conftest import HOST, Build, Service
 from tests.service.api.pictures import encoded
@@ -439,3 +440,22 @@ def test_tiers_differ_in_what_they_do(service: Service) -> None:
     asked = service.submit("flux-2-klein-4b", prompt_upsampling=True)
     service.work()
     assert "not configured" in service.poll(asked["id"])["details"]["warnings"][0]
+
+
+def test_polling_shows_the_picture_in_the_making(service: Service) -> None:
+    shown, plain = service.submit(previews=True)["id"], service.submit()["id"]
+    assert service.poll(shown)["preview"] is None
+    for job in (shown, plain):
+        assert service.parts.store.leases.claim("w") is not None
+        service.parts.previews.put(job, PreviewRow(2, 4, 8, 6, "image/png", b"file"))
+    assert service.poll(shown)["preview"] == {
+        "step": 2, "total": 4, "width": 8, "height": 6, "image": "data:image/png;base64,ZmlsZQ==",
+    }  # fmt: skip
+    assert service.poll(plain)["preview"] is None
+
+
+def test_the_answer_says_how_the_picture_was_chosen(service: Service) -> None:
+    told = service.submit()
+    service.work()
+    details = service.poll(told["id"])["details"]
+    assert (details["candidates"], details["ranker"]) == (1, None)

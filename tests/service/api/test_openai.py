@@ -198,3 +198,36 @@ def test_a_repeated_call_gets_the_same_pictures(running: Service) -> None:
     assert len(running.parts.store.recent(running.key_id)) == 2
     other = running.client.post("/v1/images/generations", json={"prompt": "b"}, headers={"Idempotency-Key": "k"})
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_conflict")
+
+
+def test_quality_is_steps_where_nobody_counts_them(running: Service) -> None:
+    for quality, steps in (("low", 2), ("medium", None), ("auto", None), ("hd", 8), ("high", 8)):
+        told = generate(running, model="flux-2-klein-4b", quality=quality)
+        assert (told["quality"], running.drawer.requests[-1].steps) == (quality, steps)
+    generate(running, quality="high", steps=3)
+    assert running.drawer.requests[-1].steps == 3
+    assert generate(running)["quality"] == "auto"
+
+
+def test_compression_is_for_files_that_lose_something(running: Service) -> None:
+    generate(running, output_format="jpeg", output_compression=40)
+    edit(running, [("image", ("a.png", png((1, 0, 0)), "image/png"))], output_format="webp", output_compression="0")
+    generate(running, output_compression=100)
+    jobs = running.parts.store.recent(running.key_id)
+    assert [job.task.file_quality for job in reversed(jobs)] == [40, 1, 100]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("output_compression", 50),
+        ("output_compression", 101),
+        ("quality", "best"),
+        ("style", "loud"),
+        ("input_fidelity", "some"),
+        ("background", "transparent"),
+    ],
+)
+def test_what_their_api_does_not_take_is_named(service: Service, field: str, value: object) -> None:
+    response = service.client.post("/v1/images/generations", json={"prompt": "a", field: value})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, field)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from licht.service.queue.looks import Answer, sealed, unsealed
+from licht.service.queue.looks import Answer, Look, sealed, unsealed
 from tests.service.api.conftest import Build, Service
 from tests.service.api.pictures import shaded
 from tests.service.api.test_native import create
@@ -108,8 +108,14 @@ def test_the_service_answers_others_while_a_picture_is_looked_at(service: Servic
         target=lambda: answers.append(service.client.post("/v1/verify", content=shaded(), headers=kind).status_code)
     )
     asking.start()
-    looks, found = service.parts.looks, []
-    service.until(lambda: bool(found.append(look) if (look := looks.claim("w")) is not None else found))
+    looks, found = service.parts.looks, list[Look]()
+
+    def claimed() -> bool:
+        look = looks.claim("w")
+        found.extend([look] if look is not None else [])
+        return bool(found)
+
+    service.until(claimed)
     assert service.client.get("/v1/credits").status_code == 200
     assert unsealed(service.parts.storage.get(found[0].digest)) == shaded()
     looks.finish(found[0], Answer(error_code="not_available", error="not today"))

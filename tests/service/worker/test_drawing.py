@@ -2,16 +2,23 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import licht
-from licht.core.errors import EndpointFailed, LichtError
+from licht.core.errors import EndpointFailed, InvalidPrompt, LichtError
 from licht.core.request import ImageRequest, Picture, Progress, Reference
 from licht.core.sizes import Size
+from licht.engine.ranker import LikelihoodRanker
 from licht.generate import Model
+from licht.safety import provenance
+from licht.safety.policy import parse_policy
 from licht.service.worker.drawing import Drawn, Manner, ModelDrawer, PreviewDrawn
+from licht.service.worker.tasks import payload_of
+from licht.service.worker.writing import TurnByTurn
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +67,19 @@ def drawn(drawer: ModelDrawer, asked: ImageRequest, manner: Manner | None = None
 def test_the_ranker_chooses_between_candidates(model: Model) -> None:
     ranker = Last()
     best = drawn(ModelDrawer(model, ranker), request((3, 4, 5)))
-    assert (best.seed, best.candidates, ranker.shown) == (5, 3, [("a red sphere", 3)])
+    assert (best.seed, best.candidates, best.ranker, ranker.shown) == (5, 3, "last", [("a red sphere", 3)])
     alone = drawn(ModelDrawer(model), request((5,)))
-    assert best.data == alone.data
-    assert (alone.candidates, alone.warnings) == (1, ())
+    pixels = [Image.open(io.BytesIO(each.data)).tobytes() for each in (best, alone)]
+    assert pixels[0] == pixels[1]
+    assert (alone.candidates, alone.ranker, alone.warnings) == (1, None, ())
+    # who looks at the file sees how it was chosen; the rest of the metadata is the same
+    assert b"last" in best.data
+    assert b"last" not in alone.data
+
+
+def test_the_model_itself_can_choose(model: Model) -> None:
+    best = drawn(ModelDrawer(model, LikelihoodRanker(model.engine)), request((3, 4)))
+    assert (best.candidates, best.ranker) == (2, "likelihood")
 
 
 def test_without_a_ranker_one_candidate_is_drawn_and_said(model: Model) -> None:
@@ -96,7 +112,54 @@ def test_prompts_are_written_out_where_that_is_wanted(model: Model) -> None:
 def test_a_language_model_that_fails_costs_no_picture(model: Model) -> None:
     still = drawn(ModelDrawer(model, upsampler=Writer(None)), request(), Manner(upsample=True))
     assert (still.prompt, still.prompt_upsampled) == ("a red sphere", False)
-    assert still.warnings == ("the prompt was used as it is: nobody is at home",)
+    assert still.warnings == ("the prompt was used as it is: the language model does not answer",)
+
+
+def test_a_language_model_of_the_worker_takes_turns_with_the_weights(model: Model) -> None:
+    said: list[str] = []
+
+    class Heard(Writer):
+        def answer(self, system: str, prompt: str, pictures: Sequence[Picture]) -> str:
+            said.append("answer")
+            return super().answer(system, prompt, pictures)
+
+    turns = TurnByTurn(Heard("A red sphere in the sun."), lambda: said.append("close"), lambda: said.append("room"))
+    best = drawn(ModelDrawer(model, upsampler=turns), request(), Manner(upsample=True))
+    assert (best.prompt, said) == ("A red sphere in the sun.", ["room", "answer", "close"])
+    drawn(ModelDrawer(model, upsampler=turns), request(), Manner(upsample=False))
+    assert said == ["room", "answer", "close"]
+
+
+def test_what_the_door_refuses_is_shown_to_no_language_model(model: Model) -> None:
+    shown: list[str] = []
+
+    class Heard(Writer):
+        def answer(self, system: str, prompt: str, pictures: Sequence[Picture]) -> str:
+            shown.append(prompt)
+            return super().answer(system, prompt, pictures)
+
+    with pytest.raises(InvalidPrompt, match="control characters"):
+        drawn(ModelDrawer(model, upsampler=Heard("x")), replace(request(), prompt="a\x00b"), Manner(upsample=True))
+    assert shown == []
+
+
+def test_the_quality_of_a_file_is_the_callers(model: Model) -> None:
+    small, large = (drawn(ModelDrawer(model), request(), Manner("JPEG", quality=quality)) for quality in (10, 100))
+    usual, same = (drawn(ModelDrawer(model), request(), Manner("JPEG", quality=quality)) for quality in (None, 95))
+    assert len(small.data) < len(usual.data) < len(large.data)
+    assert usual.data == same.data
+
+
+def test_the_door_is_the_callers_and_the_mark_holds_the_job(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LICHT_TRUST", str(tmp_path / "trust"))
+    drawer = ModelDrawer(model.under(parse_policy("default")))
+    job_id = "0b5cbb4e-7a0e-4b0e-9c39-0123456789ab"
+    signed = drawn(drawer, request(), Manner(payload=payload_of(job_id)))
+    assert provenance.read(signed.data, "PNG").watermark_payload == int(job_id.replace("-", "")[-16:], 16)
+    bare = drawn(drawer, request(), Manner(policy="off", payload=payload_of(job_id)))
+    assert provenance.read(bare.data, "PNG").state == "none"
 
 
 def test_a_finish_changes_the_picture(model: Model) -> None:

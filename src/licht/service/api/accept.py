@@ -55,7 +55,7 @@ async def prepare_for(parts: Parts, reader: Reader, draft: Draft) -> Prepared:
             f"model {draft.route[:100]!r} is unknown; use one of {', '.join(parts.tiers)}", field="model"
         )
     prepared = await prepare(reader, draft, parts.tiers[draft.route])
-    if draft.upsample and parts.settings.upsampling.url is None:
+    if draft.upsample and not parts.settings.upsampling.configured:
         note = "prompt upsampling is not configured here: the prompt was used as it is"
         return replace(prepared, notes=(*prepared.notes, note))
     return prepared
@@ -100,7 +100,7 @@ def _build(parts: Parts, key: Key, prepared: Prepared, base_url: str) -> list[Ne
     refused = _refused(prepared.request, policy)
     # what the policy refuses is not kept
     task = _task(parts, prepared) if refused is None else _bare_task(prepared)
-    task = replace(task, safety_tolerance=policy.tolerance)
+    task = replace(task, safety_tolerance=policy.tolerance, policy=policy.level.value)
     ids = tuple(str(uuid.uuid4()) for _ in prepared.seeds)
     steps = (task.steps or _TYPICAL_STEPS) * prepared.candidates
     return [
@@ -133,9 +133,10 @@ def _bare_task(prepared: Prepared) -> Task:
         width=size.width,
         height=size.height,
         steps=prepared.request.steps,
-        step_factor=tier.step_factor if prepared.request.steps is None else 1.0,
+        step_factor=tier.step_factor * draft.step_factor if prepared.request.steps is None else 1.0,
         guidance=prepared.request.guidance,
         file_format=(draft.output_format or tier.output_format).upper(),
+        file_quality=draft.file_quality,
         safety_tolerance=draft.safety_tolerance,
         notes=prepared.notes,
         finish=prepared.finish,

@@ -16,6 +16,7 @@ from licht.service.api import (
     arena,
     background,
     bfl,
+    elsewhere,
     gallery,
     mcp,
     native,
@@ -83,6 +84,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     app.include_router(admin.router())
     app.include_router(studio.router())
     app.include_router(structure.router())
+    app.include_router(elsewhere.router())
     add_handlers(app)
     app.add_middleware(
         Surround,

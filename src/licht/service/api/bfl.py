@@ -101,11 +101,12 @@ def get_result(request: Request, id: Annotated[str, Query(max_length=200)]) -> J
 def polled(parts: Parts, job: Job, base_url: str) -> Polled:
     """A job in BFL's words."""
     details: dict[str, Any] = {}
-    result, cost, status = None, None, "Pending"
+    result, cost, status, preview = None, None, "Pending", None
     if job.state is State.READY and job.result is not None:
         status, cost = "Ready", job.cost_milli / MILLI
         result = ready_result(parts, job, base_url)
-        details = {name: job.result[name] for name in ("model", "warnings", "prompt_upsampled")}
+        details = {name: job.result[name] for name in ("model", "warnings", "prompt_upsampled", "candidates")}
+        details["ranker"] = job.result.get("ranker")
     elif job.state is State.MODERATED:
         status = "Content Moderated" if job.error_code == "content_moderated" else "Request Moderated"
         details = {"Moderation Reasons": [job.error or "refused by the policy"]}
@@ -117,9 +118,20 @@ def polled(parts: Parts, job: Job, base_url: str) -> Polled:
         details = {"queue_position": parts.store.position(job) or 0}
     else:
         details = {"stage": job.stage}
+        if job.task.previews and (row := parts.previews.get(job.id)) is not None:
+            preview = {name: getattr(row, name) for name in ("step", "total", "width", "height")}
+            preview["image"] = row.data_uri
         if parts.settings.protocol.extended_statuses:
             status = "Generating"
-    return Polled(id=job.id, status=status, result=result, progress=job.progress, details=details, cost=cost)
+    return Polled(
+        id=job.id,
+        status=status,
+        result=result,
+        progress=job.progress,
+        details=details,
+        preview=preview,
+        cost=cost,
+    )
 
 
 def ready_result(parts: Parts, job: Job, base_url: str) -> dict[str, Any]:

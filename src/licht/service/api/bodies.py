@@ -133,6 +133,7 @@ class SubmitBody(PictureBody):
         None
     )
     webhook_secret: Annotated[str, Field(max_length=1000)] | None = None
+    previews: bool = False
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
 
     @field_validator("webhook_secret")
@@ -210,7 +211,6 @@ class JobBody(SubmitBody):
 
     model: Annotated[str, Field(max_length=100)] = "flux-2-pro"
     num: Annotated[int, Field(ge=1, le=MAX_NUM)] = 1
-    previews: bool = False
 
 
 def draft_of(route: str, body: SubmitBody, token: str | None) -> Draft:
@@ -222,7 +222,7 @@ def draft_of(route: str, body: SubmitBody, token: str | None) -> Draft:
         webhook_url=body.webhook_url,
         webhook_secret=body.webhook_secret,
         num=body.num if isinstance(body, JobBody) else 1,
-        previews=isinstance(body, JobBody) and body.previews,
+        previews=body.previews,
         idempotency_token=token,
         fingerprint=fingerprint(route, body.model_dump(mode="json")) if token is not None else "",
     )

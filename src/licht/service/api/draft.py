@@ -41,7 +41,11 @@ class Draft:
     steps: int | None = None
     guidance: float | None = None
     candidates: int | None = None
+    step_factor: float = 1.0
+    """Where nobody says how many steps: so many times what the tier takes."""
     output_format: str | None = None
+    file_quality: int | None = None
+    """Of JPEG and WebP, 1 to 100; None is the usual one."""
     finish: str | None = None
     upsample: bool | None = None
     safety_tolerance: int = 2

@@ -18,8 +18,10 @@ from licht.core.errors import (
     NotAuthenticated,
     NotAvailable,
     NotPermitted,
+    NotServed,
     OutputFailed,
     TooManyJobs,
+    UnknownFinetune,
     UnknownJob,
 )
 
@@ -33,6 +35,8 @@ _STATUS: Final[tuple[tuple[type[LichtError], int], ...]] = (
     (IdempotencyConflict, 422),
     (IdempotencyRunning, 409),
     (UnknownJob, 404),
+    (NotServed, 404),
+    (UnknownFinetune, 404),
     (InvalidRequest, 422),
     (NotAvailable, 503),
     (OutputFailed, 503),

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Request
@@ -33,6 +34,8 @@ _MOST_FIELDS: Final = 100
 _LONGEST_FIELD: Final = 256 * 1024
 _SIZE: Final = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 _LENIENT_TOLERANCE: Final = 4
+_STEP_FACTORS: Final[Mapping[str, float]] = MappingProxyType({"low": 0.5, "high": 2.0, "hd": 2.0})
+"""What quality means where nobody says how many steps."""
 
 
 class ImageBody(PictureBody):
@@ -45,6 +48,10 @@ class ImageBody(PictureBody):
     response_format: Literal["url", "b64_json"] | None = None
     background: Literal["transparent", "opaque", "auto"] | None = None
     moderation: Literal["low", "auto"] | None = None
+    quality: Literal["auto", "low", "medium", "high", "hd", "standard"] | None = None
+    style: Literal["vivid", "natural"] | None = None
+    input_fidelity: Literal["high", "low"] | None = None
+    output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
     stream: bool | None = False
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = 0
 
@@ -70,6 +77,7 @@ class Images(BaseModel):
     data: list[ImageData]
     background: str
     output_format: str
+    quality: str
     size: str
 
 
@@ -115,7 +123,10 @@ def _form_schema(body: type[ImageBody]) -> dict[str, Any]:
     """The document's word on a form: what FastAPI cannot see, because `image` may come under two names."""
     file = {"type": "string", "format": "binary"}
     schema = body.model_json_schema()
-    names = ("model", "n", "size", "response_format", "background", "stream", "partial_images", "seed", "steps")
+    names = (
+        *("model", "n", "size", "quality", "response_format", "output_format", "output_compression", "background"),
+        *("moderation", "style", "input_fidelity", "stream", "partial_images", "seed", "steps"),
+    )
     properties = {name: schema["properties"][name] for name in names if name in schema["properties"]}
     properties |= {"prompt": {"type": "string"}, "image": {"type": "array", "items": file}, "mask": file}
     required = ["image"] if body is VariationBody else ["image", "prompt"]
@@ -199,6 +210,9 @@ def _draft(parts: Parts, body: ImageBody, token: str | None, images: tuple[Given
         raise InvalidRequest("pictures have no transparency here; leave background out", field="background")
     if body.stream and (body.n or 1) > 1:
         raise InvalidRequest("a stream shows one picture; leave n out", field="n")
+    output_format = body.output_format or "png"
+    if output_format == "png" and body.output_compression not in (None, 100):
+        raise InvalidRequest("png is never compressed with a loss; ask for jpeg or webp", field="output_compression")
     size = _size(body.size)
     draft = drawn(
         _tier(parts, body.model),
@@ -212,7 +226,10 @@ def _draft(parts: Parts, body: ImageBody, token: str | None, images: tuple[Given
     draft = replace(
         draft,
         images=(*images, *draft.images),
-        output_format=body.output_format or "png",
+        output_format=output_format,
+        # 0 is the smallest file that there is
+        file_quality=max(1, body.output_compression) if body.output_compression is not None else None,
+        step_factor=_STEP_FACTORS.get(body.quality or "auto", 1.0),
         safety_tolerance=_LENIENT_TOLERANCE if body.moderation == "low" else draft.safety_tolerance,
     )
     if mask is not None:
@@ -260,16 +277,18 @@ async def _answer(request: Request, wanted: _Wanted) -> JSONResponse | Streaming
         return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
     jobs = await call.ready(ids)
     data = [await asyncio.to_thread(_data, call, job, wanted) for job in jobs]
-    return JSONResponse(_images(jobs[0], data).model_dump(exclude_none=True))
+    return JSONResponse(_images(jobs[0], data, wanted.body).model_dump(exclude_none=True))
 
 
-def _images(job: Job, data: list[ImageData]) -> Images:
-    return Images(created=int(job.finished_at or job.created_at), data=data, background="opaque", **_told(job))
+def _images(job: Job, data: list[ImageData], body: ImageBody) -> Images:
+    return Images(created=int(job.finished_at or job.created_at), data=data, **_told(job, body))
 
 
-def _told(job: Job) -> dict[str, str]:
+def _told(job: Job, body: ImageBody) -> dict[str, str]:
     result = job.result or {}
     return {
+        "background": "opaque",
+        "quality": body.quality or "auto",
         "output_format": result["media_type"].partition("/")[2],
         "size": f"{result['width']}x{result['height']}",
     }
@@ -291,15 +310,13 @@ async def _stream(call: Call, ids: list[str], wanted: _Wanted) -> AsyncIterator[
         async for row in call.previews(ids[0]):
             most = wanted.body.partial_images or 0
             if shown < most and row.step * (most + 1) >= (shown + 1) * row.total:
-                yield _event(f"{wanted.event}.partial_image", _partial(row, shown))
+                partial = {**_partial(row, shown), "quality": wanted.body.quality or "auto"}
+                yield _event(f"{wanted.event}.partial_image", partial)
                 shown += 1
         jobs = await call.ready(ids)
         data = await asyncio.to_thread(_data, call, jobs[0], _as_file(wanted))
-        common = {"background": "opaque", "quality": "auto", **_told(jobs[0])}
-        at = int(jobs[0].finished_at or 0)
-        yield _event(
-            f"{wanted.event}.completed", {"b64_json": data.b64_json, "created_at": at, **common, "usage": _NO_TOKENS}
-        )
+        told = {"created_at": int(jobs[0].finished_at or 0), **_told(jobs[0], wanted.body), "usage": _NO_TOKENS}
+        yield _event(f"{wanted.event}.completed", {"b64_json": data.b64_json, **told})
     except LichtError as error:
         _, said = problem(error)
         yield f"data: {json.dumps({'error': said.model_dump()})}\n\n"
@@ -325,7 +342,6 @@ def _partial(row: PreviewRow, number: int) -> dict[str, Any]:
         "partial_image_index": number,
         "created_at": int(time.time()),
         "background": "opaque",
-        "quality": "auto",
         "output_format": row.media_type.partition("/")[2],
         "size": f"{row.width}x{row.height}",
     }

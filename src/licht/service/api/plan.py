@@ -108,7 +108,7 @@ def settled_steps(prepared: Prepared, about: About | None) -> int | None:
         return prepared.request.steps
     if about is None:
         return None
-    return max(1, min(MAX_STEPS, round(about.default_steps * prepared.tier.step_factor)))
+    return max(1, min(MAX_STEPS, round(about.default_steps * prepared.tier.step_factor * prepared.draft.step_factor)))
 
 
 def _guidance(prepared: Prepared, about: About | None) -> float | None:

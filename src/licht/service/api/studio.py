@@ -105,7 +105,7 @@ def about(request: Request) -> About:
         weights=ready[0].model if ready else Path(parts.settings.worker.model).name,
         ready=bool(ready),
         native=asdict(told) if told is not None else None,
-        upsampling=parts.settings.upsampling.url is not None,
+        upsampling=parts.settings.upsampling.configured,
         tiers={name: _tier(tier) for name, tier in parts.tiers.items()},
         key={"name": key.name, "prefix": key.prefix, "scopes": list(key.scopes), "credits": credits_left},
     )

@@ -1,5 +1,6 @@
 """Pictures in the making: the latest one of a running job, from its worker to whoever follows the job."""
 
+import base64
 from dataclasses import dataclass, field
 
 from sqlalchemy import delete, select
@@ -19,6 +20,11 @@ class PreviewRow:
     height: int
     media_type: str
     data: bytes = field(repr=False)
+
+    @property
+    def data_uri(self) -> str:
+        """The file as text."""
+        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode()}"
 
 
 class Previews:

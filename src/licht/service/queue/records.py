@@ -45,7 +45,11 @@ class Task:
     guidance: float | None = None
     inputs: tuple[Input, ...] = ()
     file_format: str = "JPEG"
+    file_quality: int | None = None
+    """Of JPEG and WebP, 1 to 100; None is the usual one."""
     safety_tolerance: int = 2
+    policy: str | None = None
+    """How much the door does for this caller: off, default, strict; None is the worker's own."""
     native_only: bool = False
     notes: tuple[str, ...] = ()
     """What the caller is to hear about how the request was understood; it goes out with the result's warnings."""

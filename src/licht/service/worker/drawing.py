@@ -1,14 +1,16 @@
 """What a worker needs of an engine, and Licht's own behind that interface."""
 
+import logging
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from licht.core.errors import EndpointFailed, LichtError
+from licht.core.errors import EndpointFailed, InvalidCheckpoint, LichtError, NotAvailable
 from licht.core.protocols import Ranker
 from licht.core.request import ImageRequest, Preview, Progress
 from licht.service.queue.register import About
+from licht.service.worker.writing import TurnByTurn
 from licht.upsample.ask import Upsampled, Upsampler, upsample
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class Drawn:
     prompt_upsampled: bool = False
     warnings: tuple[str, ...] = ()
     candidates: int = 1
+    ranker: str | None = None
+    """What chose it, where there were several."""
     caches: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Hits and misses of each of the engine's caches while it was drawn."""
 
@@ -59,8 +63,15 @@ class Manner:
     tolerance: int = 2
     finish: str = "none"
     upsample: bool = False
+    quality: int | None = None
+    """Of JPEG and WebP, 1 to 100; None is the usual one."""
+    policy: str | None = None
+    """How much the door does for this caller: off, default, strict; None is the model's own policy."""
+    payload: int | None = None
+    """What the watermark is to hold; None draws something."""
 
 
+_LOG: Final = logging.getLogger(__name__)
 Events: TypeAlias = Generator[Progress | PreviewDrawn | Drawn, None, None]
 
 
@@ -131,13 +142,13 @@ class ModelDrawer:
         request, warnings = self._suited(request)
         written = yield from self._written_out(request, manner)
         request, warnings = replace(request, prompt=written.prompt), (*warnings, *written.warnings)
-        # a view of the same engine, with this caller's tolerance
-        model = self._model.under(replace(self._model.policy, tolerance=manner.tolerance))
+        # a view of the same engine, with this caller's policy
+        model = self._model.under(self._model.policy.moved(manner.policy, manner.tolerance))
         results: list[Result] = []
         cache = self._model.engine.recall.cache
         hits, misses = cache.hits, cache.misses
         prompt = model.settle_prompt(request).text
-        with _closing(model.stream(request, manner.file_format, _delivery(manner))) as events:
+        with _closing(model.stream(request, manner.file_format, _delivery(manner, self._ranker))) as events:
             for event in events:
                 if isinstance(event, Progress):
                     yield _overall(event, len(request.seeds))
@@ -146,7 +157,9 @@ class ModelDrawer:
                     yield PreviewDrawn(event.step, event.total, image.width, image.height, event.file)
                 else:
                     results.append(event)
-        best = self._best(request, results)
+        if not results:
+            raise LichtError("the engine ended without a picture")
+        best = results[0]
         yield Drawn(
             data=best.released.data,
             file_format=best.released.file_format,
@@ -158,7 +171,8 @@ class ModelDrawer:
             prompt=prompt,
             prompt_upsampled=written.prompt != written.asked,
             warnings=(*warnings, *best.warnings),
-            candidates=len(results),
+            candidates=best.candidates,
+            ranker=best.ranker,
             caches={"encoded": (cache.hits - hits, cache.misses - misses)},
         )
 
@@ -167,11 +181,17 @@ class ModelDrawer:
         as_it_is = Upsampled(request.prompt, request.prompt)
         if not manner.upsample or self._upsampler is None:
             return as_it_is
+        # the door is asked first: what it refuses is shown to no language model
+        self._model.under(self._model.policy.moved(manner.policy, manner.tolerance)).check(request)
         yield Progress("upsample", 0, 1)
+        upsampler, pictures = self._upsampler, [each.picture for each in request.references]
         try:
-            written = upsample(request.prompt, [each.picture for each in request.references], self._upsampler)
-        except EndpointFailed as error:
-            return replace(as_it_is, warnings=(f"the prompt was used as it is: {error.message}",))
+            with upsampler.turn() if isinstance(upsampler, TurnByTurn) else nullcontext():
+                written = upsample(request.prompt, pictures, upsampler)
+        except (EndpointFailed, NotAvailable, InvalidCheckpoint) as error:
+            # its own words name addresses and folders that are the operator's business
+            _LOG.warning("the prompt was not written out", extra={"reason": error.message})
+            return replace(as_it_is, warnings=("the prompt was used as it is: the language model does not answer",))
         yield Progress("upsample", 1, 1)
         return written
 
@@ -187,23 +207,12 @@ class ModelDrawer:
             request = replace(request, seeds=request.seeds[:1])
         return request, tuple(warnings)
 
-    def _best(self, request: ImageRequest, results: "list[Result]") -> "Result":
-        if not results:
-            raise LichtError("the engine ended without a picture")
-        if len(results) == 1 or self._ranker is None:
-            return results[0]
-        pictures = [result.drawn.picture for result in results]
-        scores = self._ranker.score(request.prompt, pictures, request.references)
-        if len(scores) != len(results):
-            raise LichtError(f"the ranker {self._ranker.name} gave {len(scores)} scores for {len(results)} pictures")
-        return results[max(range(len(results)), key=lambda number: scores[number])]
 
-
-def _delivery(manner: Manner) -> "Delivery":
+def _delivery(manner: Manner, ranker: Ranker | None) -> "Delivery":
     from licht.finish import parse_finish
     from licht.generate import Delivery
 
-    return Delivery(finish=parse_finish(manner.finish))
+    return Delivery(finish=parse_finish(manner.finish), quality=manner.quality, payload=manner.payload, ranker=ranker)
 
 
 def _overall(event: Progress, pictures: int) -> Progress:

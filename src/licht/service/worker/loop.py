@@ -23,7 +23,7 @@ from licht.service.telemetry import Telemetry, Value
 from licht.service.worker.drawing import Drawer, Drawn, Manner, PreviewDrawn
 from licht.service.worker.looking import Looker
 from licht.service.worker.measure import StageClock, device_bytes, resident_bytes
-from licht.service.worker.tasks import request_of
+from licht.service.worker.tasks import payload_of, request_of
 
 _LOG: Final = logging.getLogger(__name__)
 _MEDIA_TYPES: Final = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
@@ -39,6 +39,7 @@ _STAGES: Final = {
     "cache_references": (0.1, 0.12),
     "denoise": (0.12, 0.92),
     "decode": (0.92, 0.99),
+    "rank": (0.92, 0.99),
 }
 _WARM: Final = ImageRequest("a red sphere", (0,), size=Size(64, 64), steps=1)
 
@@ -234,7 +235,16 @@ class Worker:
     def _draw(self, claim: Claim, hand: "_Hand") -> Outcome:
         request = request_of(claim.task, self._storage, self._drawer.about.default_steps)
         task = claim.task
-        events = self._drawer.draw(request, Manner(task.file_format, task.safety_tolerance, task.finish, task.upsample))
+        manner = Manner(
+            task.file_format,
+            task.safety_tolerance,
+            task.finish,
+            task.upsample,
+            task.file_quality,
+            task.policy,
+            payload_of(claim.job_id),
+        )
+        events = self._drawer.draw(request, manner)
         with closing(events):
             for event in events:
                 hand.moved()
@@ -288,6 +298,7 @@ class Worker:
             "prompt": drawn.prompt,
             "prompt_upsampled": drawn.prompt_upsampled,
             "candidates": drawn.candidates,
+            "ranker": drawn.ranker,
         }
         return Outcome(
             State.READY, result=result, blobs=(digest,), steps=drawn.steps, stage_s=stage_s, caches=drawn.caches
