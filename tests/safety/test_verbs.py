@@ -1,14 +1,17 @@
 """`licht verify`, `licht provenance` and `licht screen`, run in this process."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from licht.cli.main import run
+from licht.recipes.nano import nano_smoke
 from licht.safety.policy import parse_policy, release
 from licht.safety.provenance import Making
+from licht.training.config import DataConfig, Source, Stream
 from tests.safety.test_watermark import scene
 from tests.support.pictures import write_image
 
@@ -83,14 +86,35 @@ def test_screen_names_what_it_refuses(
     (folder / "a.txt").write_text("a red ball")
     (folder / "b.txt").write_text("a nude woman")
     (folder / "c.png").write_bytes(b"no picture")
+    lines = [{"file": "a.png", "text": ["a red ball"]}, {"file": "a.png", "text": ["a ball", "a nude woman"]}]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + "not JSON\n")
     assert run(["screen", str(folder), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
-    assert report["screened"] == 4
-    assert [Path(entry["path"]).name for entry in report["refused"]] == ["b.txt", "c.png"]
+    assert report["screened"] == 5
+    assert [Path(entry["path"]).name for entry in report["refused"]] == ["b.txt", "c.png", "metadata.jsonl"]
+    (folder / "metadata.jsonl").unlink()
     (folder / "b.txt").unlink()
     (folder / "c.png").unlink()
     assert run(["screen", str(folder)]) == 0
     assert run(["screen", str(tmp_path / "absent")]) == 2
+
+
+def test_training_does_not_begin_on_what_the_door_refuses(
+    trust: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_image(folder / "a.png")
+    (folder / "a.txt").write_text("a nude woman")
+    stream = Stream("own", Source.FOLDER, (), 0, 1.0, size_px=(64, 64), captions=1, folder=str(folder))
+    recipe = replace(nano_smoke(), data=DataConfig(streams=(stream,)))
+    (tmp_path / "recipe.json").write_text(recipe.as_json(), "utf-8")
+    command = ["train", str(tmp_path / "recipe.json"), "--run", str(tmp_path / "run"), "--minutes", "0.01"]
+    assert run(command) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "holds 1 file that the filters refuse (a.txt: Request Moderated: sexual" in said
+    assert not (tmp_path / "run").exists()
+    assert not (trust / "signing.key").exists()
 
 
 def test_screen_measures_the_prompt_filter(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,19 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from licht.safety.policy import Policy
-
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-_CAPTIONS = (".txt", ".caption")
-
 
 def screen(
-    folder: Annotated[Path | None, typer.Argument(help="Pictures, with captions in .txt files beside them.")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Pictures, with captions in .txt or .jsonl files.")] = None,
     tolerance: Annotated[int, typer.Option(min=0, max=5, help="0 refuses most, 5 least.")] = 2,
     evaluate: Annotated[
         Path | None, typer.Option(help="A file of labelled prompts (JSON lines): prints precision and recall instead.")
@@ -29,10 +23,12 @@ def screen(
         return
     if folder is None or not folder.is_dir():
         raise InvalidRequest(f"{folder or 'nothing'} is no folder; name a folder of pictures", field="folder")
+    from licht.safety.folders import refused_files, screened_files
     from licht.safety.policy import Level, Policy
 
-    refused = list(_refused(folder, Policy(Level.DEFAULT, tolerance)))
-    seen = sum(path.suffix.lower() in (*_PICTURES, *_CAPTIONS) for path in folder.rglob("*"))
+    found = refused_files(folder, Policy(Level.DEFAULT, tolerance))
+    refused = [{"path": str(each.path), "reason": each.reason} for each in found]
+    seen = len(screened_files(folder))
     if as_json:
         typer.echo(json.dumps({"screened": seen, "refused": refused}))
     else:
@@ -41,24 +37,6 @@ def screen(
         typer.echo(f"{seen} files screened, {len(refused)} refused", err=True)
     if refused:
         raise typer.Exit(1)
-
-
-def _refused(folder: Path, policy: "Policy") -> list[dict[str, str]]:
-    from licht.core.errors import InvalidImage, InvalidPrompt, Refused
-    from licht.core.request import ImageRequest
-    from licht.safety.images import open_reference
-    from licht.safety.policy import admit
-
-    found = []
-    for path in sorted(folder.rglob("*")):
-        try:
-            if path.suffix.lower() in _PICTURES:
-                admit(ImageRequest("", (0,), (open_reference(path),)), policy)
-            elif path.suffix.lower() in _CAPTIONS:
-                admit(ImageRequest(path.read_text(encoding="utf-8", errors="replace").strip(), (0,)), policy)
-        except (Refused, InvalidImage, InvalidPrompt) as error:
-            found.append({"path": str(path), "reason": error.message})
-    return found
 
 
 def _evaluate(path: Path, as_json: bool) -> None:

@@ -25,6 +25,9 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     show: Annotated[bool, typer.Option("--show", help="Print the recipe as JSON and do nothing.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard as well.")] = False,
+    policy: Annotated[str, typer.Option(help="How folders of pictures are screened first: default, strict, off.")] = (
+        "default"
+    ),
 ) -> None:
     """Train a model by RECIPE. Data are prepared first; everything goes on where it was interrupted."""
     from licht.recipes import RECIPES
@@ -40,6 +43,7 @@ def train(
         typer.echo(settled.as_json())
         return
     folder = run or Path("runs") / settled.name
+    _screen(settled, policy)
     _follow(settled, folder, data or folder / "data", minutes, device, tensorboard)
 
 
@@ -60,6 +64,24 @@ def _recipe(name: str) -> "Recipe":
         known = ", ".join(RECIPES)
         raise InvalidSettings(f"recipe {name!r} is unknown; name a JSON file, or one of {known}", field="recipe")
     return recipe_from_json(text)
+
+
+def _screen(recipe: "Recipe", policy_name: str) -> None:
+    """Refuse to learn from what the door would refuse, before anything is prepared. Raises `InvalidSettings`."""
+    import os
+
+    from licht.safety.folders import require_clean
+    from licht.safety.policy import Level, parse_policy
+
+    folders = dict.fromkeys(stream.folder for stream in recipe.data.streams if stream.folder is not None)
+    # of several processes one is enough: the others wait for the data that it prepares
+    if not folders or os.environ.get("RANK", "0") != "0":
+        return
+    policy = parse_policy(policy_name, make_keys=False)
+    for folder in folders:
+        path = Path(folder).expanduser()
+        if policy.level is not Level.OFF and path.is_dir():
+            require_clean(path, policy)
 
 
 def _follow(recipe: "Recipe", run: Path, data: Path, minutes: float, device: str, tensorboard: bool) -> None:
