@@ -63,6 +63,8 @@ class Options:
     jobs: int = 10_000
     kill_s: float | None = None
     kill_every_s: float | None = None
+    least_kills: int = 0
+    """On a slow machine the killing goes on until there were so many, and as many jobs."""
     pictures: int = 12
 
 
@@ -299,7 +301,9 @@ def kill(options: Options, nano: bool = False) -> Result:
         database = database_of(served, options)
         load = Load(served, fields, 1.0 if nano else 0.05)
         load.start()
-        kills = _kill_for(seconds, every_s, served, database)
+        kills = _kill_for(seconds, every_s, options.least_kills, served, database)
+        while len(load.accepted) < options.least_kills:
+            time.sleep(0.1)
         load.ended.set()
         load.join(60)
         states = until_idle(database, 300)
@@ -329,13 +333,16 @@ def kill_nano(options: Options) -> Result:
     return kill(options, nano=True)
 
 
-def _kill_for(seconds: float, every_s: float, served: Served, database: Database) -> int:
-    """For so many `seconds` kill about every `every_s` the API, the worker or both, of those that have come up; returns how many."""
+def _kill_for(seconds: float, every_s: float, least: int, served: Served, database: Database) -> int:
+    """For so many `seconds` kill about every `every_s` the API, the worker or both, of those that have come up.
+
+    Returns how many it killed: `least` at least, however long that takes.
+    """
     kills = 0
     end = time.monotonic() + seconds
     with served.client() as client:
         client.timeout = httpx.Timeout(0.5)
-        while time.monotonic() < end:
+        while time.monotonic() < end or kills < least:
             time.sleep(every_s * random.uniform(0.5, 1.5))
             up = _up(served, client, database)
             for pid in random.sample(sorted(up), k=random.randint(1, len(up))) if up else []:
@@ -410,10 +417,17 @@ def fair(options: Options) -> Result:
                     break
                 time.sleep(0.02)
             waited_s = job["started_at"] - at
+            others = [client.get(f"/v1/jobs/{each}").json()["started_at"] for each in long]
+            between = sum(each is not None and job["created_at"] < each < job["started_at"] for each in others)
             for each in long:
                 client.post(f"/v1/jobs/{each}/cancel")
         database.close()
-    return {"long_jobs": len(long), "long_job_s": 1.0, "short_job_waited_s": round(waited_s, 2)}
+    return {
+        "long_jobs": len(long),
+        "long_job_s": 1.0,
+        "short_job_waited_s": round(waited_s, 2),
+        "started_before_it": between,
+    }
 
 
 def stopping(options: Options) -> Result:
@@ -424,7 +438,7 @@ def stopping(options: Options) -> Result:
             database = database_of(served, options)
             with served.client() as client:
                 job = client.post(_ROUTE, json=body(prompt, steps=3)).json()["id"]
-            _until_started(database, 0.0, 20)
+            _until_started(database, 0.0, 120)
             begun = time.monotonic()
             code = stop(served)
             took_s = time.monotonic() - begun

@@ -99,7 +99,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 @pytest.fixture
 def client(endpoint: Endpoint) -> Iterator[Client]:
-    with Client(endpoint.url, key="secret", poll_s=0.01, timeout_s=5) as made:
+    with Client(endpoint.url, key="secret", poll_s=0.01, timeout_s=60) as made:
         yield made
 
 

@@ -60,7 +60,7 @@ def read(data: bytes) -> None:
 
 
 @FORMATS
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(200)
 @fuzzed
 @given(data=st.data())
 def test_changed_bytes(file_format: str, data: st.DataObject) -> None:
@@ -75,7 +75,7 @@ def test_changed_bytes(file_format: str, data: st.DataObject) -> None:
 
 
 @FORMATS
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(200)
 @fuzzed
 @given(data=st.data())
 def test_cut_and_spliced_bytes(file_format: str, data: st.DataObject) -> None:
@@ -84,7 +84,7 @@ def test_cut_and_spliced_bytes(file_format: str, data: st.DataObject) -> None:
     read(good[:start] + data.draw(st.binary(max_size=30)) + good[end:])
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(200)
 @fuzzed
 @given(
     width=st.integers(0, 2**32 - 1) | st.integers(1, 100),
@@ -100,7 +100,7 @@ def test_png_headers_with_right_checksums(width: int, height: int, depth: int, c
     read(PNG_MARK + b"".join(png_chunk(kind, content) for kind, content in parts))
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(200)
 @fuzzed
 @given(st.binary(min_size=8, max_size=200), st.booleans())
 def test_exif_of_any_bytes(exif: bytes, header: bool) -> None:
