@@ -45,3 +45,19 @@ def test_an_object_that_cannot_be_is_named(objects: dict[str, object], field: st
     with pytest.raises(InvalidRequest, match=message) as caught:
         Story.from_dict({**STORY, "objects": objects})
     assert caught.value.field == field
+
+
+def test_a_frame_may_be_a_structured_prompt() -> None:
+    cat = {"description": 'a cat called "Tom"', "images": ["tom.png"]}
+    frames = [
+        {"prompt": '{"scene": "@cat on a sofa", "mood": "calm"}'},
+        {"prompt": '{"scene": "@cat asleep", "style": "pencil"}'},
+    ]
+    story = Story.from_dict({"style": "flat colors", "characters": {"cat": cat}, "frames": frames})
+    assert story.shot(1, 0).prompt == (
+        '{"scene": "a cat called \\"Tom\\" (image 1) on a sofa", "style": "flat colors", "mood": "calm"}'
+    )
+    assert '"style": "pencil"' in story.shot(2, 0).prompt
+    with pytest.raises(InvalidRequest, match="frame 1: the structured prompt is not JSON") as caught:
+        Story.from_dict({"frames": [{"prompt": '{"scene": '}]})
+    assert caught.value.field == "frames.0.prompt"

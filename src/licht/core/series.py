@@ -4,6 +4,7 @@ A prompt mentions a character as `@name`. Each frame is drawn with the pictures 
 the mention becomes words that the models know: "a woman in a red coat (image 1)".
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from licht.core.errors import InvalidPrompt, InvalidRequest
 from licht.core.jobs import fault
+from licht.core.prompt import StructuredPrompt, parse_prompt_text
 from licht.core.request import MAX_REFERENCE_STRENGTH, MAX_SEED, Role
 
 MAX_FRAMES: Final = 64
@@ -119,8 +121,22 @@ class Story(_Part):
             pictures = f" ({', '.join(f'image {each}' for each in numbers)})" if numbers else ""
             words[name] = f"{character.description or name}{pictures}"
             images += [(image, character) for image in character.images]
-        prompt = _MENTION.sub(lambda match: words[match[1]], frame.prompt)
-        if self.style is not None:
-            prompt = f"{prompt.rstrip()}{'' if prompt.rstrip().endswith(('.', '!', '?')) else '.'} Style: {self.style}"
+        prompt = self._worded(number, words)
         counted = story_seed + (number - 1 if self.seeds == "count" else 0)
         return Shot(prompt, frame.seed if frame.seed is not None else counted % (MAX_SEED + 1), tuple(images))
+
+    def _worded(self, number: int, words: Mapping[str, str]) -> str:
+        """The prompt of frame `number` with `words` for its characters and with the story's style."""
+        prompt = self.frames[number - 1].prompt
+        try:
+            structured = parse_prompt_text(prompt)
+        except InvalidPrompt as error:
+            raise InvalidPrompt(f"frame {number}: {error.message}", field=f"frames.{number - 1}.prompt") from error
+        if structured is None:
+            prompt = _MENTION.sub(lambda match: words[match[1]], prompt)
+            ended = prompt.rstrip().endswith((".", "!", "?"))
+            return prompt if self.style is None else f"{prompt.rstrip()}{'' if ended else '.'} Style: {self.style}"
+        inside = {name: json.dumps(said, ensure_ascii=False)[1:-1] for name, said in words.items()}
+        written = StructuredPrompt.from_json(_MENTION.sub(lambda match: inside[match[1]], prompt))
+        # a frame's own style counts more
+        return written.model_copy(update={"style": written.style or self.style}).to_json()
