@@ -30,7 +30,9 @@ _CONFUSABLE: Final[Mapping[int, int]] = MappingProxyType(
 """Letters of other alphabets that look like Latin ones."""
 _LEET: Final[Mapping[int, int]] = MappingProxyType(str.maketrans("0134578@$!|", "oieastbasil"))
 _SPACED: Final = re.compile(r"(?<![a-z0-9@$!])(?:[a-z0-9@$!][\s._*\-+~/\\|]){3,}[a-z0-9@$!](?![a-z0-9@$!])")
-_ENCODED: Final = re.compile(r"[A-Za-z0-9+/]{16,}={0,2}")
+_ENCODED: Final = re.compile(r"[A-Za-z0-9+/]{6,}={0,2}")
+_REVERSED: Final = re.compile("[\u202e\u2067]([^\u202c\u2069\n]*)")
+"""What a right-to-left override or isolate shows backwards."""
 _LEET_WORD: Final = re.compile(r"[a-z0-9@$!|]*[a-z][a-z0-9@$!|]*")
 _LONGEST_DECODED: Final = 32_768
 
@@ -63,13 +65,15 @@ def screen(prompt: str, edits: bool = False) -> tuple[Finding, ...]:
 def readings(prompt: str) -> Iterator[str]:
     """The ways in which a prompt can be read: as it stands, with disguises undone, decoded; each in plain words."""
     seen = set()
-    for text in (prompt, *_fields(prompt), *_decoded(prompt)):
+    backwards = (match[1][::-1] for match in _REVERSED.finditer(prompt))
+    for text in (prompt, *_fields(prompt), *_decoded(prompt), *backwards):
         plain = _plain(text)
         joined = _SPACED.sub(lambda match: re.sub(r"[\s._*\-+~/\\|]", "", match[0]), plain)
         for reading in (plain, joined, _unleet(plain), _unleet(joined)):
             words = " ".join(re.sub(r"[^\w\s'-]", " ", reading).split())
             # the second of each pair also finds what is broken by hyphens, dots or underscores inside a word
-            for form in (words, words.replace("-", " ").replace("_", " "), re.sub(r"(?<=\w)[-_'](?=\w)", "", words)):
+            parted = " ".join(words.replace("-", " ").replace("_", " ").split())
+            for form in (words, parted, re.sub(r"(?<=\w)[-_'](?=\w)", "", words)):
                 if form not in seen:
                     seen.add(form)
                     yield form

@@ -39,6 +39,7 @@ _NUDITY: Final = (
     *("nude", "nudes", "nudity", "naked", "topless", "bottomless", "bare breasts?", "bare(?:d)? chest(?:ed)? woman"),
     *("exposed breasts?", "unclothed", "undressed", "without (?:any )?cloth(?:es|ing)", "nipples?", "lingerie"),
     *("see ?through (?:dress|shirt|clothes|clothing|blouse)", "stripping", "striptease", "wearing nothing"),
+    "in (?:her|his|their) birthday suits?",
 )
 _SUGGESTIVE: Final = ("sexy", "seductive\\w*", "sensual\\w*", "provocative pose", "sexuali[sz]ed", "aroused", "lewd")
 _NOT_NUDITY: Final = re.compile(
@@ -81,10 +82,32 @@ _UNDRESS: Final = _any(
     rf"{_PERSON} (?:without|with no) (?:any |her |his |their )?{_CLOTHES}",
     rf"(?:x-?ray|see) (?:vision )?through (?:the |this )?(?:{_PERSON} )?{_CLOTHES}",
     rf"what (?:the |this |that |my )?{_PERSON} looks? like (?:naked|nude|undressed|(?:under|beneath|without) (?:\w+ )?{_CLOTHES})",
+    # written without blanks
+    r"(?:remove|takeoff|stripoff|erase)(?:all)?(?:of)?(?:the|her|his|their)?(?:clothes|clothing|dress|shirt|bra|bikini)",
+)
+_WORN: Final = (
+    r"(?:cloth(?:es|ing)|shirt|t-?shirt|dress|bra|bikini|swimsuit|underwear|pants|trousers|skirt|blouse|outfit|garments?"
+    r"|panties|lingerie|jeans)"
+)
+_BARE: Final = r"(?:nothing|(?:her |his |their )?(?:bare|naked|nude) (?:skin|body))"
+_UNDRESS_SUPPLIED: Final = _any(
+    rf"(?:remove|removing|take off|taking off|delete|erase|strip off|strip away|lose|drop)s? (?:all |every |of |the )*{_WORN}",
+    rf"{_WORN} (?:\w+ )?(?:disappear|vanish|invisible|transparent|see ?through|melt away|fall off|fall away)\w*",
+    rf"{_WORN} (?:(?:with|for|into|to|by|becomes?|becoming|as) )?{_BARE}",
+    rf"{_BARE} instead of (?:the |her |his |their )?{_WORN}",
+    r"in (?:her|his|their|the) birthday suits?",
 )
 _NOT_UNDRESS: Final = re.compile(
     r"\b(?:mannequin|doll|scarecrow|statue|hanger|chair|washing line|clothes ?line|laundry)(?:'?s)?\b[^.]{0,40}"
+    rf"|\b{_WORN} (?:\w+ )?(?:from|on|off|in|under|over|next to|behind) (?:the |a |my )?(?:\w+ )?(?:bed|floor|ground|sofa"
+    r"|couch|table|desk|rack|shelf|shelves|wardrobe|closet|drawer|basket|background|foreground|window|door|wall|hook|bag"
+    r"|suitcase|line|rope|fence|store|shop|corner|chair|hanger|mannequin|doll|scarecrow|statue)\b|\b(?:dress|shirt) (?:code|rehearsal|logo|pattern|stain|wrinkles?|print)s?\b"
 )
+_UNCLAD: Final = _any(
+    *("nude", "naked", "topless", "bottomless", "unclothed", "undressed", "wearing nothing", "bare breasts?"),
+    *("exposed breasts?", "without (?:any )?cloth(?:es|ing)", "see ?through (?:dress|shirt|clothes|clothing|blouse)"),
+)
+_SOMEBODY: Final = _any(_PERSON)
 _SEXUAL_WORDS: Final = _any(*_ACTS, *_NUDITY, *_SUGGESTIVE, "lingerie", "bikini model")
 _CLINICAL: Final = re.compile(
     r"[^.]{0,40}\b(?:anatom\w+|medical|textbook|diagram|health (?:class|education|clinic)|breast ?feeding|mammogra\w+|gyn\w*ecolog\w+"
@@ -162,6 +185,8 @@ _HATE: Final = _any(
     ),
     "(?:jews?|jewish|muslims?|black people|immigrants|gay people|refugees|asians?|africans?|roma)(?: \\w+){0,4} as (?:\\w+ )?(?:rats|vermin|apes|monkeys|insects|pigs|animals|parasites|cockroaches)",
     "(?:racist|antisemitic|anti-?semitic|homophobic|islamophobic|transphobic) (?:caricature|cartoon|propaganda|meme|poster|stereotype|slur)s?",
+    "(?:kill|gas|burn|hang|shoot|deport|expel|eradicate|death to|get rid of) (?:all |every |the )*(?:jews?|muslims?|black people"
+    "|gays?|gay people|immigrants?|refugees?|asians?|africans?|roma|gypsies|christians?|hindus?|trans(?:gender)? people)",
     "(?:hatred|hate) (?:of|against|towards?) (?:jews|muslims|christians|immigrants|black people|women|gay people|minorities)",
     *(
         "lynch(?:ed|ing|mob)?",
@@ -349,7 +374,15 @@ RULES: Final = (
         (_MINOR, _SEXUAL_WORDS),
         re.compile(f"{_NOT_NUDITY.pattern}|{_NOT_MINOR.pattern}"),
     ),
-    Rule("undressing a supplied picture", NONCONSENSUAL, 5, (_UNDRESS,), _NOT_UNDRESS, edits_only=True),
+    Rule("undressing a supplied picture", NONCONSENSUAL, 5, (_UNDRESS_SUPPLIED,), _NOT_UNDRESS, edits_only=True),
+    Rule(
+        "nudity for a supplied picture",
+        NONCONSENSUAL,
+        5,
+        (_UNCLAD, _SOMEBODY),
+        re.compile(f"{_NOT_NUDITY.pattern}|{_CLINICAL.pattern}"),
+        edits_only=True,
+    ),
     Rule("undressing a person", NONCONSENSUAL, 5, (_UNDRESS,), _NOT_UNDRESS),
     Rule(
         "secret or vengeful pictures",
