@@ -53,7 +53,7 @@ def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("the tests of the studio need a browser: apt-get install chromium")
     # pictures take their time on a slow machine
-    expect.set_options(timeout=60_000)
+    expect.set_options(timeout=180_000)
     with sync_playwright() as started:
         # the sandbox of the browser needs rights that containers do not have; it opens our own page only
         launched = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
@@ -73,7 +73,7 @@ def open_desk(browser: Browser, served: Served) -> Iterator[OpenDesk]:
     def opened(width: int = 1440, height: int = 900, **options: Any) -> Desk:  # noqa: ANN401 - Playwright's own
         options = {"color_scheme": "light", "locale": "en-GB", "accept_downloads": True, **options}
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(180_000)
         contexts.append(context)
         page: Page = context.new_page()
         with served.client() as client:

@@ -44,6 +44,18 @@ def test_every_text_has_its_german() -> None:
         assert set(PLACE.findall(english)) == set(PLACE.findall(german)), english
 
 
+def test_what_the_page_translates_is_what_the_service_says() -> None:
+    rows = dict(ROW.findall((FOLDER / "said.js").read_text(encoding="utf-8")))
+    assert len(rows) > 15
+    sources = "".join(path.read_text(encoding="utf-8") for path in FOLDER.parent.rglob("*.py"))
+    # a message may begin on one line of the source and end on the next
+    sources = re.sub(r'"\s*f?"', "", sources)
+    for english, german in rows.items():
+        assert set(PLACE.findall(german)) <= set(PLACE.findall(english)), english
+        for part in re.split(r"\{\w+\}", english):
+            assert part in sources, english
+
+
 def test_every_sample_has_its_picture() -> None:
     text = (FOLDER / "samples.js").read_text(encoding="utf-8")
     names = re.findall(r'^  \["(\w+)", "[^"]+", \d+\],$', text, re.MULTILINE)

@@ -1,5 +1,6 @@
 """The page under bad luck and bad people: hostile names, a service that goes away, small screens, screen readers."""
 
+import base64
 import os
 import signal
 from importlib.resources import files
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.studio.conftest import OpenDesk
 from tests.studio.desk import RED_AND_BLUE, Desk, png
@@ -54,6 +55,50 @@ def test_the_key_leaves_the_address_and_stays_in_the_tab(desk: Desk) -> None:
     assert desk.page.evaluate("sessionStorage.getItem('licht.key')") is None
     desk.page.get_by_label("API key").fill("licht_wrong")
     expect(desk.page.get_by_text("A key begins with licht_")).to_be_visible()
+    desk.expected = ["422", "403"]
+    desk.page.get_by_label("API key").fill(f"licht_{'A' * 10}_{'B' * 49}")
+    desk.page.get_by_role("button", name="Sign in").click()
+    expect(desk.page.get_by_text("This service does not know that key")).to_be_visible()
+
+
+def test_before_a_worker_is_there_the_page_knows_what_will_draw(desk: Desk) -> None:
+    def starting(route: Route) -> None:
+        told = route.fetch().json()
+        route.fulfill(json={**told, "ready": False, "native": None})
+
+    desk.page.route("**/v1/about", starting)
+    desk.page.reload()
+    expect(desk.page.get_by_text("nano is starting …")).to_be_visible()
+    expect(desk.page.get_by_text("The built-in model knows a small table-top world")).to_be_visible()
+    expect(desk.page.locator(".cost")).to_contain_text("256 \u00d7 256")
+
+
+def test_what_is_replaced_can_be_taken_back(desk: Desk) -> None:
+    desk.prompt.fill("my own words")
+    desk.page.locator(".samples").get_by_role("button", name=RED_AND_BLUE).click()
+    expect(desk.prompt).to_have_value(RED_AND_BLUE)
+    expect(desk.prompt).to_be_focused()
+    desk.button("Undo").click()
+    expect(desk.prompt).to_have_value("my own words")
+    desk.go("Series")
+    desk.page.get_by_label("Title").fill("My story")
+    desk.button("New story").click()
+    expect(desk.page.get_by_label("Title")).to_have_value("")
+    desk.button("Undo").click()
+    expect(desk.page.get_by_label("Title")).to_have_value("My story")
+
+
+def test_a_file_beside_the_tray_is_for_the_tray(desk: Desk) -> None:
+    data = base64.b64encode(png("#d62f2b")).decode()
+    desk.page.evaluate(
+        """(data) => {
+            const moved = new DataTransfer();
+            moved.items.add(new File([Uint8Array.from(atob(data), (each) => each.charCodeAt(0))], "red.png", { type: "image/png" }));
+            document.querySelector(".stage").dispatchEvent(new DragEvent("drop", { dataTransfer: moved, bubbles: true, cancelable: true }));
+        }""",
+        data,
+    )
+    expect(desk.page.locator(".reference .file")).to_have_text("red.png")
 
 
 def test_hostile_names_and_prompts_stay_text(desk: Desk) -> None:
@@ -202,6 +247,14 @@ def test_a_german_reads_german(open_desk: OpenDesk) -> None:
     assert desk.page.evaluate("document.documentElement.lang") == "de"
     expect(desk.page.get_by_role("link", name="Galerie")).to_be_visible()
     expect(desk.page.get_by_placeholder("Was möchten Sie sehen?")).to_be_visible()
+    said = "import('/studio/said.js').then((said) => said.said({!r}))"
+    warning = "nano was trained up to 128x128: drawn at 128x128, enlarged to 256x256"
+    assert (
+        desk.page.evaluate(said.format(warning))
+        == "nano wurde bis 128x128 trainiert: mit 128x128 gezeichnet, auf 256x256 vergrößert"
+    )
+    assert desk.page.evaluate(said.format("num: Input should be less than or equal to 10")) == "Höchstens 10."
+    assert desk.page.evaluate(said.format("something new")) == "something new"
     desk.page.get_by_role("button", name="English").click()
     expect(desk.page.get_by_role("link", name="Gallery")).to_be_visible()
     expect(desk.page.get_by_placeholder("What would you like to see?")).to_be_visible()

@@ -14,6 +14,7 @@ from PIL import Image
 from playwright.sync_api import Route, expect
 
 from licht.core.series import Story
+from licht.safety import provenance
 from tests.studio.conftest import OpenDesk
 from tests.studio.desk import RED_AND_BLUE, Desk, png, queued
 
@@ -37,6 +38,12 @@ def test_the_first_picture_is_a_click_on_a_sample_and_a_click_on_draw(desk: Desk
         desk.button("Download PNG").click()
     # byte for byte, so that its credentials are whole
     assert download.value.path().read_bytes() == desk.file(made["id"])
+    # another kind of file is the same picture with credentials of its own, at once and for nothing
+    with desk.page.expect_download() as download:
+        desk.button("Download JPEG").click()
+    credentials = provenance.read(download.value.path().read_bytes(), "JPEG")
+    assert (credentials.state, credentials.ingredients) == ("valid", 1)
+    assert desk.newest()["id"] == made["id"]
     desk.button("Favourite").click()
     expect(desk.button("No favourite any more")).to_be_visible()
     desk.button("Close").click()
@@ -45,6 +52,15 @@ def test_the_first_picture_is_a_click_on_a_sample_and_a_click_on_draw(desk: Desk
     expect(desk.page.locator(".grid li")).to_have_count(1)
     desk.page.get_by_role("searchbox").fill("no such words")
     expect(desk.page.get_by_text("Nothing found.")).to_be_visible()
+    desk.page.get_by_role("searchbox").fill("")
+    desk.page.locator(".grid .open").click()
+    desk.button("Delete").click()
+    question = desk.page.get_by_role("dialog", name="Delete this picture?")
+    question.get_by_role("button", name="Cancel").click()
+    expect(desk.page.locator(".facts")).to_be_visible()
+    desk.button("Delete").click()
+    question.get_by_role("button", name="Delete").click()
+    expect(desk.page.locator(".grid li")).to_have_count(0)
 
 
 def test_an_edit_with_two_references(desk: Desk) -> None:
@@ -60,12 +76,29 @@ def test_an_edit_with_two_references(desk: Desk) -> None:
     desk.prompt.press("Enter")
     expect(desk.prompt).to_have_value("the sphere of @image2 ")
     desk.prompt.press_sequentially("and @image1 on a gray floor")
+    _paint_a_part(desk, "@image1", "red.png part")
+    desk.page.get_by_role("button", name="Use only a part of @image1").click()
+    desk.button("Clear").click()
+    desk.button("Use this part").click()
+    expect(desk.page.locator(".reference .file").first).to_have_text("red.png")
+    _paint_a_part(desk, "@image1", "red.png part")
     desk.page.get_by_role("button", name="Move @image2 forward").click()
     expect(desk.page.locator(".reference .file").first).to_have_text("blue.png")
     desk.prompt.press("Control+Enter")
     desk.until_drawn()
     references = desk.newest()["recipe"]["references"]
     assert [(each["role"], each["strength"]) for each in references] == [("style", 1.0), (None, 2.0)]
+
+
+def _paint_a_part(desk: Desk, name: str, kept: str) -> None:
+    desk.page.get_by_role("button", name=f"Use only a part of {name}").click()
+    canvas = desk.page.locator(".painter canvas")
+    for key in (" ", "ArrowDown", " "):
+        canvas.press(key)
+    # the latest dot is taken back, the first one stays
+    desk.button("Undo").click()
+    desk.button("Use this part").click()
+    expect(desk.page.locator(".reference .file").first).to_have_text(kept)
 
 
 def test_a_structured_prompt_as_form_and_json(desk: Desk) -> None:
@@ -89,7 +122,12 @@ def test_a_structured_prompt_as_form_and_json(desk: Desk) -> None:
     code.fill('{"scene": ')
     expect(dialog.get_by_label("Mood")).to_have_value("calm")
     expect(dialog.locator(".json .error")).to_be_visible()
-    code.fill(json.dumps({"scene": RED_AND_BLUE}))
+    # a template in the place of what was typed can be taken back, from within the dialog
+    typed = json.dumps({"scene": RED_AND_BLUE})
+    code.fill(typed)
+    dialog.get_by_label("Template").select_option("1")
+    dialog.get_by_role("button", name="Undo").click()
+    expect(code).to_have_value(typed)
     dialog.get_by_role("button", name="Differences").click()
     dialog.get_by_role("button", name="Done").click()
     desk.draw()
@@ -135,18 +173,23 @@ def test_a_storyboard_of_three_frames(desk: Desk) -> None:
     again = desk.api(f"/v1/series/{story['id']}")
     assert again["frames"][0]["job"]["id"] != story["frames"][0]["job"]["id"]
     assert again["frames"][1]["job"]["id"] == story["frames"][1]["job"]["id"]
+    desk.button("Add a frame").click()
+    desk.page.get_by_role("textbox", name="Frame 4").fill("@hero on a teal floor")
+    desk.button("Draw this frame").click()
+    expect(frames.locator(".tile.ready")).to_have_count(4)
+    again = desk.api(f"/v1/series/{story['id']}")
     with desk.page.expect_download() as download:
         desk.button("Zip").click()
     with zipfile.ZipFile(download.value.path()) as archive:
         assert archive.testzip() is None
-        assert archive.namelist() == ["frame-01.png", "frame-02.png", "frame-03.png", "sheet.png", "story.toml"]
+        assert archive.namelist() == [*(f"frame-0{number}.png" for number in range(1, 5)), "sheet.png", "story.toml"]
         for number, frame in enumerate(again["frames"], start=1):
             assert archive.read(f"frame-{number:02}.png") == desk.file(frame["job"]["id"])
         told = Story.from_dict(tomllib.loads(archive.read("story.toml").decode()))
-        assert (told.title, len(told.frames)) == ("A cube goes for a walk", 3)
+        assert (told.title, len(told.frames)) == ("A cube goes for a walk", 4)
         assert [frame.seed for frame in told.frames] == [frame["job"]["seed"] for frame in again["frames"]]
-        sheet = Image.open(io.BytesIO(archive.read("sheet.png")))
-        assert sheet.width > sheet.height / 2
+        credentials = provenance.read(archive.read("sheet.png"), "PNG")
+        assert (credentials.state, credentials.ingredients) == ("valid", 4)
 
 
 def test_a_mask_and_a_wider_picture(desk: Desk) -> None:
@@ -247,13 +290,19 @@ def test_a_vote_in_the_arena(desk: Desk) -> None:
     desk.go("Arena")
     desk.page.locator(".duel").get_by_label("Prompt").fill("a large shiny yellow sphere on a teal floor")
     votes = desk.api("/v1/arena")["votes"]
+    expect(desk.page.locator(".cost")).to_contain_text("10 credits")
     desk.button("Draw both").click()
+    expect(desk.page.locator(".battle")).to_be_visible()
+    # the pictures are paid for: they are there after a reload
+    desk.page.reload()
     expect(desk.page.locator(".side img")).to_have_count(2)
     expect(desk.page.locator(".battle").get_by_text("flux-2-flex, 6 steps")).to_have_count(0)
     desk.button("A is better").click()
     expect(desk.page.locator(".side.won")).to_be_visible()
     expect(desk.page.locator(".sides")).to_contain_text("flux-2-flex, 6 steps")
     expect(desk.page.locator(".standings tbody tr")).to_have_count(2)
+    dots = desk.page.locator(".rate .dot").evaluate_all("dots => dots.map((dot) => dot.style.left)")
+    assert dots == ["100%", "0%"]
     assert desk.api("/v1/arena")["votes"] == votes + 1
 
 

@@ -1,27 +1,28 @@
 // For a key with the scope "admin": keys, usage, queue and workers, what was refused.
 import { html, useEffect, useState, Button, Dialog, Empty, Field, Notice } from "./ui.js";
-import { call, connection, get, post } from "./api.js";
-import { useStore } from "./state.js";
+import { call, connection, get, post, session } from "./api.js";
+import { settings, useStore } from "./state.js";
+import { said } from "./said.js";
 import { t } from "./text.js";
 import { complain } from "./jobs.js";
 
 const LOOK_MS = 5000;
 const DAYS = 30;
-const SCOPES = ["generate", "metrics", "admin"];
+const SCOPES = () => ({ generate: t("draw"), metrics: t("read metrics"), admin: t("administer") });
 const day = (ago) => new Date(Date.now() - ago * 86_400_000).toISOString().slice(0, 10);
 const when = (time) => new Date(time * 1000).toLocaleString();
 
 /** Bars by day. The table beneath says the same to those who do not see them. */
 function Plot({ title, days, unit }) {
   const most = Math.max(...days.map(([, value]) => value), 1e-9);
-  const [width, height, foot] = [days.length * 20, 140, 20];
+  const [width, height] = [days.length * 20, 140];
   const total = days.reduce((sum, [, value]) => sum + value, 0);
-  return html`<figure class="plot card"><figcaption><h3>${title}</h3><b>${round(total)} ${unit}</b></figcaption>
-    <svg viewBox=${`0 0 ${width} ${height + foot}`} role="img" aria-label=${`${title}: ${round(total)} ${unit}`}>
+  return html`<figure class="plot card"><figcaption><h3>${title}</h3><span><b>${round(total)} ${unit}</b>${total > 0 && html` <span class="hint">${t("at most {n} a day", { n: round(most) })}</span>`}</span></figcaption>
+    <svg viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${`${title}: ${round(total)} ${unit}`}>
       ${[0.5, 1].map((share) => html`<line key=${share} class="rule" x1="0" x2=${width} y1=${height * (1 - share) + 0.5} y2=${height * (1 - share) + 0.5} />`)}
-      ${days.map(([name, value], index) => html`<g key=${name}><rect x=${index * 20 + 4} width="12" rx="3" y=${height - (value / most) * (height - 6)} height=${(value / most) * (height - 6)}><title>${name}: ${round(value)} ${unit}</title></rect>
-        ${index % 7 === 0 && html`<text x=${index * 20 + 4} y=${height + 15}>${name.slice(5)}</text>`}</g>`)}
-    </svg></figure>`;
+      ${days.map(([name, value], index) => html`<g key=${name}><rect x=${index * 20 + 4} width="12" rx="3" y=${height - (value / most) * (height - 6)} height=${(value / most) * (height - 6)}><title>${name}: ${round(value)} ${unit}</title></rect></g>`)}
+    </svg>
+    <p class="axis hint">${days.filter((_, index) => index % 7 === 0).map(([name]) => html`<span key=${name}>${new Date(name).toLocaleDateString(settings.get().language, { day: "numeric", month: "short", timeZone: "UTC" })}</span>`)}</p></figure>`;
 }
 
 const round = (value) => (value >= 100 ? Math.round(value) : Number(value.toPrecision(3)));
@@ -46,7 +47,7 @@ function Queue({ queue }) {
   const tiles = [[t("waiting"), jobs.queued], [t("running"), jobs.running], [t("ready"), jobs.ready], [t("failed"), jobs.failed], [t("refused"), jobs.moderated], [t("given up"), queue.dead_letters]];
   return html`<section><h2>${t("Queue and workers")}</h2><dl class="figures">${tiles.map(([name, value]) => html`<div class="card" key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
     <${Table} label=${t("Workers")} head=${[t("Worker"), t("Machine"), t("Weights"), t("Condition"), t("Since")]}
-      rows=${queue.workers.map((worker) => [worker.id, worker.host, worker.model, html`<span class=${`dot ${worker.condition}`}></span> ${{ ready: t("ready"), starting: t("starting"), silent: t("silent") }[worker.condition]}`, when(worker.started_at)])} /></section>`;
+      rows=${queue.workers.map((worker) => [worker.id, worker.host, worker.model, html`<span class=${`dot ${worker.condition}`}></span> ${{ ready: t("ready to draw"), starting: t("starting"), silent: t("silent") }[worker.condition]}`, when(worker.started_at)])} /></section>`;
 }
 
 function NewKey({ onClose, onMade }) {
@@ -61,7 +62,7 @@ function NewKey({ onClose, onMade }) {
       setText(made.text);
       onMade();
     } catch (caught) {
-      setError(caught.message);
+      setError(caught.message ? said(caught.message) : t("Licht does not answer."));
     }
   };
   const actions = text ? html`<${Button} kind="primary" onClick=${onClose}>${t("Done")}<//>` : html`<${Button} onClick=${onClose}>${t("Cancel")}<//><${Button} kind="primary" disabled=${!name.trim() || !scopes.length} onClick=${make}>${t("Make the key")}<//>`;
@@ -69,7 +70,7 @@ function NewKey({ onClose, onMade }) {
     ${text ? html`<p>${t("Copy it now: it is shown this once.")}</p><output class="secret">${text}</output>` : html`
       <${Field} label=${t("Name")} error=${error}>${(field) => html`<input ...${field} value=${name} onInput=${(event) => setName(event.target.value)} />`}<//>
       <${Field} label=${t("Credits")} hint=${t("empty: no limit")}>${(field) => html`<input type="number" min="0" ...${field} value=${limit} onInput=${(event) => setLimit(event.target.value)} />`}<//>
-      <fieldset class="checks"><legend>${t("May")}</legend>${SCOPES.map((scope) => html`<label key=${scope}><input type="checkbox" checked=${scopes.includes(scope)} onChange=${(event) => setScopes(event.target.checked ? [...scopes, scope] : scopes.filter((each) => each !== scope))} /> ${{ generate: t("draw"), metrics: t("read metrics"), admin: t("administer") }[scope]}</label>`)}</fieldset>`}
+      <fieldset class="checks"><legend>${t("May")}</legend>${Object.entries(SCOPES()).map(([scope, name]) => html`<label key=${scope}><input type="checkbox" checked=${scopes.includes(scope)} onChange=${(event) => setScopes(event.target.checked ? [...scopes, scope] : scopes.filter((each) => each !== scope))} /> ${name}</label>`)}</fieldset>`}
   <//>`;
 }
 
@@ -95,6 +96,7 @@ function Keys({ keys, again }) {
   const [making, setMaking] = useState(false);
   const [limiting, setLimiting] = useState(null);
   const [ending, setEnding] = useState(null);
+  const { about } = useStore(session);
   const end = async () => {
     try {
       await post(`/v1/admin/keys/${ending.id}/revoke`);
@@ -105,7 +107,7 @@ function Keys({ keys, again }) {
     }
   };
   const line = (key) => [
-    html`<b>${key.name}</b>`, html`<code>${key.prefix}</code>`, key.scopes.join(", "), key.credits ?? "∞", `${key.active}${key.active_limit === null ? "" : ` / ${key.active_limit}`}`, when(key.created_at),
+    html`<b>${key.name}</b>`, html`<code>${key.prefix}</code>`, key.scopes.map((scope) => SCOPES()[scope] ?? scope).join(", "), key.credits ?? "∞", `${key.active}${key.active_limit === null ? "" : ` / ${key.active_limit}`}`, when(key.created_at),
     key.revoked_at ? t("revoked") : html`<span class="row-actions"><${Button} onClick=${() => setLimiting(key)}>${t("Limits")}<//><${Button} kind="danger" onClick=${() => setEnding(key)}>${t("Revoke")}<//></span>`,
   ];
   return html`<section><header class="section-head"><h2>${t("Keys")}</h2><${Button} icon="plus" kind="secondary" onClick=${() => setMaking(true)}>${t("New key")}<//></header>
@@ -113,7 +115,7 @@ function Keys({ keys, again }) {
     ${making && html`<${NewKey} onClose=${() => setMaking(false)} onMade=${again} />`}
     ${limiting && html`<${Limits} of=${limiting} onClose=${() => setLimiting(null)} onChanged=${again} />`}
     ${ending && html`<${Dialog} title=${t("Revoke {name}?", { name: ending.name })} onClose=${() => setEnding(null)} actions=${html`<${Button} onClick=${() => setEnding(null)}>${t("Cancel")}<//><${Button} kind="danger" onClick=${end}>${t("Revoke")}<//>`}>
-      <p>${t("Whoever uses this key is shut out at once. This cannot be undone.")}</p><//>`}
+      <p>${t("Whoever uses this key is shut out at once. This cannot be undone.")}</p>${ending.prefix === about?.key.prefix && html`<p class="error">${t("It is the key that you are using now.")}</p>`}<//>`}
   </section>`;
 }
 

@@ -4,7 +4,8 @@ import { store } from "./state.js";
 const KEY = "licht.key";
 const PROBE_MS = 1000;
 
-export const session = store({ key: null, about: null });
+/** `refused`: the service did not know the key that was here. */
+export const session = store({ key: null, about: null, refused: false });
 export const connection = store({ up: true });
 
 /** What the service said was wrong. `field` is the dotted path of the input to blame, where there is one. */
@@ -24,17 +25,17 @@ export function takeKey() {
     sessionStorage.setItem(KEY, match[1]);
     history.replaceState(null, "", location.pathname);
   }
-  session.set((now) => ({ ...now, key: sessionStorage.getItem(KEY) }));
+  session.set((now) => ({ ...now, key: sessionStorage.getItem(KEY), refused: false }));
 }
 
 export function signIn(key) {
   sessionStorage.setItem(KEY, key);
-  session.set({ key, about: null });
+  session.set({ key, about: null, refused: false });
 }
 
-export function signOut() {
+export function signOut(refused = false) {
   sessionStorage.removeItem(KEY);
-  session.set({ key: null, about: null });
+  session.set({ key: null, about: null, refused });
 }
 
 let probing = false;
@@ -86,7 +87,7 @@ async function refusal(answer) {
   const first = Array.isArray(told.detail) ? told.detail[0] : null;
   const path = first ? first.loc.filter((part) => part !== "body" && part !== "query").join(".") : null;
   const message = told.message || (first && first.msg) || `${answer.status}`;
-  if (answer.status === 403 && told.code === "not_authenticated") signOut();
+  if (answer.status === 403 && told.code === "not_authenticated") signOut(true);
   return new ApiError(answer.status, message, told.code || "", path);
 }
 
@@ -152,9 +153,9 @@ export function pictureOf(image) {
   return blobs.get(image);
 }
 
-/** The file as it is, byte for byte, so that its credentials stay whole. */
-export async function fileOf(jobId) {
-  return (await send("GET", `/v1/jobs/${jobId}/picture`)).blob();
+/** The file as it is, byte for byte, so that its credentials stay whole; in another `format` the service signs it anew. */
+export async function fileOf(jobId, format) {
+  return (await send("GET", `/v1/jobs/${jobId}/picture${format ? `?format=${format}` : ""}`)).blob();
 }
 
 export function dataUri(blob) {

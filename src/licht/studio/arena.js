@@ -1,11 +1,13 @@
 // The arena: one prompt, two pictures, and a vote before anyone knows which is which.
-import { html, useEffect, useState, Button, Empty, Field } from "./ui.js";
-import { connection, get, post, session } from "./api.js";
+import { html, useEffect, useRef, useState, Button, Empty, Field } from "./ui.js";
+import { ApiError, connection, get, post, session } from "./api.js";
 import { duel, useStore } from "./state.js";
 import { t } from "./text.js";
-import { complain, sizeOf, usualMegapixels } from "./jobs.js";
+import { builtIn, complain, sizeOf, usualMegapixels } from "./jobs.js";
 import { Picture } from "./pictures.js";
 import { ModelSelect } from "./controls.js";
+import { Cost, usePlans } from "./plan.js";
+import { SAMPLES } from "./samples.js";
 
 const LOOK_MS = 400;
 
@@ -50,11 +52,13 @@ function Battle({ battle, onVote, onNext }) {
           <${Button} disabled=${!ready} onClick=${() => onVote("tie")}>${t("Equal")}<//>
           <${Button} kind="secondary" disabled=${!ready} onClick=${() => onVote("b")}>${t("B is better")}<//>`}
     </div>
-    ${!battle.winner && html`<p class="hint">${t("Or press 1, 2, 3. Who drew which is told after the vote.")}</p>`}
+    ${!battle.winner && html`<p class="hint">${t("Or press 1, 2, 3. Who drew which is told after the vote.")}</p><${Button} onClick=${onNext}>${t("Leave without a vote")}<//>`}
   </div>`;
 }
 
 const percent = (share) => `${Math.round(share * 100)} %`;
+/** The same for a style, which knows no space there. */
+const along = (share) => `${share * 100}%`;
 
 function Standings({ table }) {
   if (!table) return null;
@@ -63,15 +67,49 @@ function Standings({ table }) {
     <thead><tr><th>${t("Contestant")}</th><th>Elo</th><th>${t("95 % interval")}</th><th>${t("Wins")}</th><th>${t("Ties")}</th><th>${t("Losses")}</th><th class="wide">${t("Win rate, with 95 % interval")}</th></tr></thead>
     <tbody>${table.standings.map((row) => html`<tr key=${row.name}>
       <th scope="row">${row.name}</th><td><b>${Math.round(row.rating)}</b></td><td>${Math.round(row.rating_interval.low)}–${Math.round(row.rating_interval.high)}</td><td>${row.wins}</td><td>${row.ties}</td><td>${row.losses}</td>
-      <td class="wide"><span class="rate"><i class="band" style=${{ left: percent(row.win_rate_interval.low), width: percent(row.win_rate_interval.high - row.win_rate_interval.low) }}></i><i class="dot" style=${{ left: percent(row.win_rate) }}></i></span>
+      <td class="wide"><span class="rate"><i class="band" style=${{ left: along(row.win_rate_interval.low), width: along(row.win_rate_interval.high - row.win_rate_interval.low) }}></i><i class="dot" style=${{ left: along(row.win_rate) }}></i></span>
         ${percent(row.win_rate)} <span class="hint">(${percent(row.win_rate_interval.low)} – ${percent(row.win_rate_interval.high)})</span></td></tr>`)}</tbody></table></div>`;
 }
 
-export function Arena() {
+/** The battle that is going on: its pictures are paid for, so that it outlives a look at another view, and a reload. */
+function useBattle(up) {
+  const [battle, show] = useState(null);
+  const set = (next) => {
+    duel.change({ battle: next?.id ?? null });
+    show(next);
+  };
+  useEffect(() => {
+    const { battle: id } = duel.get();
+    if (!up || !id || battle) return;
+    get(`/v1/arena/battles/${id}`).then(set, (error) => (error instanceof ApiError && error.status === 404 ? set(null) : complain(error)));
+  }, [up]);
+  return [battle, set];
+}
+
+const given = ({ model, steps, guidance }) => ({ model, ...(steps && { steps }), ...(guidance && { guidance }) });
+
+/** Who meets whom about what, and what it costs. */
+function Duel({ busy, onBegin }) {
   const now = useStore(duel);
   const { about } = useStore(session);
+  const request = { prompt: now.prompt, output_format: "png", ...sizeOf("1:1", usualMegapixels(about)) };
+  const sides = [given(now.left), given(now.right)];
+  const { plans, error } = usePlans(sides.map((side) => ({ ...request, ...side })));
+  const same = JSON.stringify(sides[0]) === JSON.stringify(sides[1]);
+  const sample = () => duel.change({ prompt: SAMPLES[Math.floor(Math.random() * SAMPLES.length)][1] });
+  return html`<section class="card duel" aria-label=${t("New battle")}>
+    <${Field} label=${t("Prompt")}>${(field) => html`<textarea rows="2" ...${field} value=${now.prompt} placeholder=${t("a small matte blue cube on a gray floor")} onInput=${(event) => duel.change({ prompt: event.target.value })}></textarea>`}<//>
+    ${builtIn(about) && !now.prompt.trim() && html`<div><${Button} icon="wand" onClick=${sample}>${t("Show me an example")}<//></div>`}
+    <div class="duel-sides"><${Contestant} side="left" value=${now.left} /><${Contestant} side="right" value=${now.right} /></div>
+    ${same && html`<p class="error">${t("Both are the same; let them differ in something.")}</p>`}
+    <${Cost} plans=${plans} error=${error} />
+    <${Button} kind="primary" disabled=${busy || same || !now.prompt.trim()} onClick=${() => onBegin(request, sides)}>${t("Draw both")}<//>
+  </section>`;
+}
+
+export function Arena() {
   const { up } = useStore(connection);
-  const [battle, setBattle] = useState(null);
+  const [battle, setBattle] = useBattle(up);
   const [table, setTable] = useState(null);
   const [busy, setBusy] = useState(false);
   const look = () => get("/v1/arena").then(setTable).catch(complain);
@@ -81,33 +119,27 @@ export function Arena() {
     const timer = setTimeout(() => get(`/v1/arena/battles/${battle.id}`).then(setBattle).catch(complain), LOOK_MS);
     return () => clearTimeout(timer);
   }, [battle, up]);
-  const attempt = (work) => async (...given) => {
+  const sending = useRef(false);
+  const attempt = (work) => async (...values) => {
+    if (sending.current) return;
+    sending.current = true;
     setBusy(true);
     try {
-      await work(...given);
+      await work(...values);
     } catch (error) {
       complain(error);
     } finally {
+      sending.current = false;
       setBusy(false);
     }
   };
-  const given = ({ model, steps, guidance }) => ({ model, ...(steps && { steps }), ...(guidance && { guidance }) });
-  const begin = attempt(async () => {
-    const request = { prompt: now.prompt, output_format: "png", ...sizeOf("1:1", usualMegapixels(about)) };
-    setBattle(await post("/v1/arena/battles", { request, contestants: [given(now.left), given(now.right)] }));
-  });
+  const begin = attempt(async (request, contestants) => setBattle(await post("/v1/arena/battles", { request, contestants })));
   const vote = attempt(async (winner) => {
     setBattle(await post(`/v1/arena/battles/${battle.id}/vote`, { winner }));
     await look();
   });
-  const same = JSON.stringify(given(now.left)) === JSON.stringify(given(now.right));
   return html`<header class="view-head"><h1>${t("Arena")}</h1></header>
     <p class="lead">${t("One prompt, one seed, two models or settings. Vote for the better picture without knowing whose it is.")}</p>
-    ${battle ? html`<${Battle} battle=${battle} onVote=${vote} onNext=${() => setBattle(null)} />` : html`<section class="card duel" aria-label=${t("New battle")}>
-      <${Field} label=${t("Prompt")}>${(field) => html`<textarea rows="2" ...${field} value=${now.prompt} placeholder=${t("a small matte blue cube on a gray floor")} onInput=${(event) => duel.change({ prompt: event.target.value })}></textarea>`}<//>
-      <div class="duel-sides"><${Contestant} side="left" value=${now.left} /><${Contestant} side="right" value=${now.right} /></div>
-      ${same && html`<p class="error">${t("Both are the same; let them differ in something.")}</p>`}
-      <${Button} kind="primary" disabled=${busy || same || !now.prompt.trim()} onClick=${begin}>${t("Draw both")}<//>
-    </section>`}
+    ${battle ? html`<${Battle} battle=${battle} onVote=${vote} onNext=${() => setBattle(null)} />` : html`<${Duel} busy=${busy} onBegin=${begin} />`}
     <section class="standings"><h2>${t("Standings")}${table && table.votes > 0 && html` <span class="hint">${t("Votes: {n}", { n: table.votes })}</span>`}</h2><${Standings} table=${table} /></section>`;
 }

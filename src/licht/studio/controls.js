@@ -2,10 +2,9 @@
 import { html, Button, Choice, Field, Range } from "./ui.js";
 import { session } from "./api.js";
 import { draft, useStore } from "./state.js";
-import { sizeOf, usualMegapixels } from "./jobs.js";
+import { ASPECTS, aspectOf, sizeOf, usualMegapixels } from "./jobs.js";
 import { t } from "./text.js";
 
-const ASPECTS = ["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"];
 const MEGAPIXELS = [0.015625, 0.0625, 0.25, 0.5, 1, 2, 4];
 const SEEDS = 2 ** 32;
 /** Names that other programs need, and that show nothing new to a person. */
@@ -39,18 +38,25 @@ const shape = (aspect) => {
   return html`<i class="shape" style=${{ width: `${(across / longest) * 16}px`, height: `${(down / longest) * 16}px` }}></i>`;
 };
 
+/** `before` are further options, as `Choice` takes them. */
+export function ShapeChoice({ value, onChange, before = [] }) {
+  const options = [...before, ...ASPECTS.map((each) => [each, each, shape(each)])];
+  return html`<${Choice} label=${t("Shape")} value=${value} options=${options} onChange=${onChange} class="shapes" />`;
+}
+
 export function Controls({ errors }) {
   const now = useStore(draft);
   const { about } = useStore(session);
   const megapixels = now.megapixels ?? usualMegapixels(about);
-  const size = now.aspect === "auto" ? null : sizeOf(now.aspect, megapixels);
+  const aspect = aspectOf(now);
+  const size = aspect === "auto" ? null : sizeOf(aspect, megapixels);
   const set = (name) => (value) => draft.change({ [name]: value });
   const number = (name) => (event) => draft.change({ [name]: event.target.value === "" ? null : Number(event.target.value) });
   const tier = about?.tiers[now.model];
-  const aspects = [...(now.references.length ? [["auto", t("as the reference"), null]] : []), ...ASPECTS.map((each) => [each, each, shape(each)])];
+  const before = now.references.length ? [["auto", t("as the reference"), null]] : [];
   return html`<section class="controls" aria-label=${t("Settings")}>
     <${Field} label=${t("Model")} error=${errors.model}>${(field) => html`<${ModelSelect} field=${field} value=${now.model} onChange=${set("model")} />`}<//>
-    ${!now.start && html`<${Choice} label=${t("Shape")} value=${now.aspect} options=${aspects} onChange=${set("aspect")} class="shapes" />`}
+    ${!now.start && html`<${ShapeChoice} value=${aspect} onChange=${set("aspect")} before=${before} />`}
     ${!now.start && size && html`<${Range} label=${t("Size")} min=${0} max=${MEGAPIXELS.length - 1} step=${1} value=${Math.max(0, MEGAPIXELS.indexOf(megapixels))}
       shown=${`${size.width} × ${size.height}`} onChange=${(index) => draft.change({ megapixels: MEGAPIXELS[index] })} />`}
     ${errors.width && html`<p class="error">${errors.width}</p>`}

@@ -1,7 +1,8 @@
 // Compose on one side, pictures on the other.
 import { html, useEffect, useMemo, useRef, useState, Button, Switch } from "./ui.js";
-import { ApiError, connection, post, session } from "./api.js";
-import { draft, useStore } from "./state.js";
+import { ApiError, session } from "./api.js";
+import { dialogs, draft, useStore } from "./state.js";
+import { said } from "./said.js";
 import { t } from "./text.js";
 import { addReference, bodyOf, complain, FINAL_STEPS, PREVIEW_STEPS, promptOf, submit } from "./jobs.js";
 import { keepAll, Picture } from "./pictures.js";
@@ -11,46 +12,10 @@ import { StartCard, Tray } from "./tray.js";
 import { StructuredEditor, useStructured } from "./structured.js";
 import { Stage } from "./stage.js";
 import { useLive } from "./live.js";
+import { Cost, usePlan } from "./plan.js";
 
-const PLAN_MS = 300;
 /** Below this width the pictures come after the form: see views.css. */
 const NARROW_PX = 820;
-
-/** What a request would cost and take, asked while one types. */
-function usePlan(body) {
-  const [told, setTold] = useState({ plan: null, error: null });
-  const { up } = useStore(connection);
-  const text = JSON.stringify(body);
-  useEffect(() => {
-    if (!up) return undefined;
-    const stop = new AbortController();
-    const timer = setTimeout(async () => {
-      try {
-        setTold({ plan: await post("/v1/plan", JSON.parse(text), { signal: stop.signal }), error: null });
-      } catch (error) {
-        if (error instanceof ApiError && error.status) setTold({ plan: null, error });
-      }
-    }, PLAN_MS);
-    return () => { clearTimeout(timer); stop.abort(); };
-  }, [text, up]);
-  return told;
-}
-
-export function seconds(value) {
-  if (value < 1) return t("under a second");
-  if (value < 90) return t("{n} s", { n: Math.round(value) });
-  return t("{n} min", { n: Math.round(value / 60) });
-}
-
-function Cost({ plan, error }) {
-  if (error && !error.field) return html`<p class="cost error" role="status">${error.message}</p>`;
-  if (error) return html`<p class="cost error" role="status">${error.message}</p>`;
-  if (!plan) return html`<p class="cost hint" role="status">…</p>`;
-  const time = plan.seconds === null ? t("time unknown until the first picture") : t("about {time}", { time: seconds(plan.seconds) });
-  const wait = plan.wait_seconds > 1 ? `, ${t("{time} in the queue", { time: seconds(plan.wait_seconds) })}` : "";
-  return html`<p class="cost" role="status"><b>${t("{n} credits", { n: Number(plan.cost.toFixed(2)) })}</b> · ${time}${wait} · ${plan.width} × ${plan.height}</p>
-    ${plan.warnings.length > 0 && html`<ul class="warnings">${plan.warnings.map((warning) => html`<li key=${warning}>${warning}</li>`)}</ul>`}`;
-}
 
 function Composer() {
   const now = useStore(draft);
@@ -62,7 +27,7 @@ function Composer() {
   const body = useMemo(() => bodyOf(now), [now, about]);
   const { plan, error } = usePlan(body);
   const live = useLive(now);
-  const errors = error && error.field ? { [error.field.split(".")[0]]: error.message } : {};
+  const errors = error && error.field ? { [error.field.split(".")[0]]: said(error.message) } : {};
 
   const go = async (changes = {}) => {
     if (busy) return;
@@ -86,10 +51,18 @@ function Composer() {
   useEffect(() => {
     const paste = (event) => {
       const files = [...event.clipboardData.files].filter((file) => file.type.startsWith("image/"));
-      if (files.length && !document.querySelector("dialog[open]")) { event.preventDefault(); keepAll(files, addReference); }
+      if (files.length && !dialogs.get().length) { event.preventDefault(); keepAll(files, addReference); }
+    };
+    // beside the tray it is meant for the tray too
+    const drop = (event) => {
+      if (!event.defaultPrevented && event.dataTransfer.files.length && !dialogs.get().length) { event.preventDefault(); keepAll([...event.dataTransfer.files], addReference); }
     };
     document.addEventListener("paste", paste);
-    return () => document.removeEventListener("paste", paste);
+    document.addEventListener("drop", drop);
+    return () => {
+      document.removeEventListener("paste", paste);
+      document.removeEventListener("drop", drop);
+    };
   }, []);
   const names = now.references.map((reference, index) => [`image${index + 1}`, reference.role || reference.name, html`<${Picture} image=${reference.image} alt="" />`]);
   const prose = now.mode === "prose";
@@ -98,7 +71,7 @@ function Composer() {
     ${prose
       ? html`<${PromptBox} value=${now.prompt} onInput=${(prompt) => draft.change({ prompt })} names=${names} label=${t("Prompt")} rows=${4}
           placeholder=${now.start ? t("What should change?") : t("What would you like to see?")} error=${errors.prompt} onEnter=${() => go()} />`
-      : html`<${StructuredCard} structured=${structured} onOpen=${() => setStructuring(true)} error=${error && error.field ? `${error.field}: ${error.message}` : null} />`}
+      : html`<${StructuredCard} structured=${structured} onOpen=${() => setStructuring(true)} error=${error && error.field ? `${error.field}: ${said(error.message)}` : null} />`}
     <div class="chips">
       <${Switch} icon="braces" label=${t("Structured")} checked=${!prose} onChange=${(on) => { structured.toggle(on); if (on) setStructuring(true); }} />
       <${Switch} icon="bolt" label=${t("Live")} title=${t("Draws with the four-step model as you type")} checked=${now.live} onChange=${(on) => draft.change({ live: on })} />
@@ -108,7 +81,7 @@ function Composer() {
     <${Tray} />
     <${Controls} errors=${errors} />
     <footer>
-      <${Cost} plan=${plan} error=${errors.prompt && prose ? null : error} />
+      ${!(errors.prompt && prose) && html`<${Cost} plans=${[plan]} error=${error} />`}
       ${now.model === "flux-2-flex" && html`<div class="flex-buttons">
         <${Button} kind="secondary" disabled=${busy || empty} onClick=${() => go({ steps: PREVIEW_STEPS })}>${t("Preview ({n} steps)", { n: PREVIEW_STEPS })}<//>
         <${Button} kind="secondary" disabled=${busy || empty} onClick=${() => go({ steps: FINAL_STEPS })}>${t("Final ({n} steps)", { n: FINAL_STEPS })}<//>

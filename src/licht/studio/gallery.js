@@ -1,7 +1,7 @@
 // Everything that this key has drawn: searched, kept dear, deleted, compared.
 import { html, useEffect, useState, Button, Empty, Icon, Switch } from "./ui.js";
 import { call, connection, get } from "./api.js";
-import { lasting, pair, sketches, useStore } from "./state.js";
+import { deleted, lasting, pair, sketches, useStore } from "./state.js";
 import { t } from "./text.js";
 import { complain } from "./jobs.js";
 import { Picture, promptText } from "./pictures.js";
@@ -14,6 +14,7 @@ function useGallery(search, favourite) {
   const [state, setState] = useState({ pictures: null, next: null });
   const { up } = useStore(connection);
   const [turn, setTurn] = useState(0);
+  const gone = useStore(deleted);
   const ask = (before) => {
     const query = new URLSearchParams({ limit: PAGE, ...(search && { search }), ...(favourite && { favourite: "true" }), ...(before && { before }) });
     return get(`/v1/gallery?${query}`);
@@ -23,7 +24,7 @@ function useGallery(search, favourite) {
     let over = false;
     const timer = setTimeout(() => ask(null).then((told) => !over && setState(told)).catch(complain), search ? PAUSE_MS : 0);
     return () => { over = true; clearTimeout(timer); };
-  }, [search, favourite, turn, up]);
+  }, [search, favourite, turn, gone, up]);
   const more = () => ask(state.next).then((told) => setState({ pictures: [...state.pictures, ...told.pictures], next: told.next })).catch(complain);
   const passing = useStore(sketches);
   const pictures = state.pictures && lasting(state.pictures, passing);

@@ -1,6 +1,7 @@
 // Jobs from the click to the picture: the body of a request, and following what became of it.
 import { ApiError, call, follow, get, post, session } from "./api.js";
-import { draft, jobs, lasting, toast } from "./state.js";
+import { deleted, draft, jobs, lasting, replace, toast } from "./state.js";
+import { said } from "./said.js";
 import { t } from "./text.js";
 
 const FINAL = new Set(["ready", "failed", "moderated", "cancelled"]);
@@ -13,8 +14,14 @@ export const FINAL_STEPS = 50;
 
 export const ended = (job) => FINAL.has(job.state);
 
+/** Whether the model draws that comes with Licht: it knows one small world. */
+export const builtIn = (about) => Boolean(about?.weights?.startsWith("nano"));
+
 /** Megapixels that a draft begins with: 256 by 256 px where the weights draw small pictures, else one. */
-export const usualMegapixels = (about) => (about?.native && about.native.width * about.native.height < 512 * 512 ? 0.0625 : 1);
+export function usualMegapixels(about) {
+  const small = about?.native ? about.native.width * about.native.height < 512 * 512 : builtIn(about);
+  return small ? 0.0625 : 1;
+}
 
 /** Width and height in whole tokens of 16 px, for a ratio and an area. */
 export function sizeOf(aspect, megapixels) {
@@ -24,6 +31,16 @@ export function sizeOf(aspect, megapixels) {
   return { width: whole(Math.sqrt((area * across) / down)), height: whole(Math.sqrt((area * down) / across)) };
 }
 
+export const ASPECTS = ["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"];
+/** The ratio that a picture of this size has, or nearly has. */
+export function nearestAspect({ width, height }) {
+  const off = (aspect) => { const [across, down] = aspect.split(":").map(Number); return Math.abs(Math.log((width * down) / (height * across))); };
+  return ASPECTS.reduce((best, aspect) => (off(aspect) < off(best) ? aspect : best));
+}
+
+/** The shape of a draft: without a reference it cannot be that of the reference. */
+export const aspectOf = (now) => (now.aspect === "auto" && !now.references.length ? ASPECTS[0] : now.aspect);
+
 /** The prompt as it goes out: prose as it was typed, a structured prompt as JSON text. */
 export const promptOf = (now) => (now.mode === "structured" ? now.json : now.prompt);
 
@@ -32,8 +49,8 @@ const given = (values) => Object.fromEntries(Object.entries(values).filter(([nam
 /** The body of `POST /v1/jobs` for a draft. */
 export function bodyOf(now, changes = {}) {
   const { start } = now;
-  const automatic = now.aspect === "auto" || start;
-  const size = automatic ? {} : sizeOf(now.aspect, now.megapixels ?? usualMegapixels(session.get().about));
+  const aspect = aspectOf(now);
+  const size = aspect === "auto" || start ? {} : sizeOf(aspect, now.megapixels ?? usualMegapixels(session.get().about));
   const references = now.references.map(({ image, role, strength, name }) => given({ image, role, strength, name }));
   return given({
     prompt: promptOf(now),
@@ -108,6 +125,7 @@ export async function cancel(id) {
 export async function remove(id) {
   await call("DELETE", `/v1/jobs/${id}`);
   jobs.set((now) => now.filter((job) => job.id !== id));
+  deleted.set((now) => now + 1);
 }
 
 /** After signing in or a break: what is still being drawn is shown again. */
@@ -127,14 +145,14 @@ export async function resume() {
 /** Errors of a click, where no field is to blame. */
 export function complain(error) {
   const away = error instanceof ApiError && error.status === 0;
-  toast.set({ kind: "error", text: away ? t("Licht does not answer. Nothing is lost: try again when it is back.") : error.message });
+  toast.set({ kind: "error", away, text: away ? t("Licht does not answer. Nothing is lost: try again when it is back.") : said(error.message) });
 }
 
 /** Start a new draft from how a picture was made. */
 export function reuse(recipe, changes = {}) {
   const now = draft.get();
   const structured = typeof recipe.prompt === "object";
-  draft.change({
+  replace(draft, {
     mode: structured ? "structured" : "prose",
     prompt: structured ? now.prompt : recipe.prompt,
     json: structured ? JSON.stringify(recipe.prompt, null, 2) : now.json,
@@ -144,7 +162,7 @@ export function reuse(recipe, changes = {}) {
     steps: recipe.steps ?? null,
     guidance: recipe.guidance ?? null,
     ...changes,
-  });
+  }, t("The picture's settings have replaced yours."));
   location.hash = "#/create";
 }
 

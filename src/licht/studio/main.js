@@ -1,7 +1,8 @@
 // The shell: signing in, navigation, theme and language, and whether the service answers.
-import { html, render, useEffect, useState, Icon, Button, Field, Notice } from "./ui.js";
+import { html, render, useEffect, useState, Icon, Button, Field, Notice, Toast } from "./ui.js";
 import { ApiError, connection, get, session, signIn, signOut, takeKey } from "./api.js";
 import { draft, settings, toast, useStore, view } from "./state.js";
+import { said } from "./said.js";
 import { t, useLanguage } from "./text.js";
 import { resume } from "./jobs.js";
 import { Create } from "./create.js";
@@ -22,6 +23,7 @@ const VIEWS = {
 };
 const THEMES = ["auto", "light", "dark"];
 const ABOUT_MS = 3000;
+const KEY_REFUSED = new Set([401, 403, 422]);
 
 function fromAddress() {
   const name = location.hash.replace(/^#\//, "");
@@ -43,17 +45,18 @@ function Corner({ about }) {
   const told = { auto: t("Theme: as the system"), light: t("Theme: light"), dark: t("Theme: dark") };
   const icons = { auto: "auto", light: "sun", dark: "moon" };
   return html`<div class="corner">
-    ${about && html`<span class="weights" title=${t("The weights that draw")}>${about.weights || t("starting …")}</span>`}
+    ${about && html`<span class="weights" title=${t("The weights that draw")} role="status">${about.ready ? about.weights : t("{weights} is starting …", { weights: about.weights })}</span>`}
     ${about && about.key.credits !== null && html`<span class="weights">${t("{n} credits", { n: about.key.credits })}</span>`}
     <${Button} icon=${icons[theme]} label=${told[theme]} onClick=${() => settings.change({ theme: next })} />
     <button type="button" class="button quiet" lang=${language === "de" ? "en" : "de"} onClick=${() => settings.change({ language: language === "de" ? "en" : "de" })}>
       ${language === "de" ? "English" : "Deutsch"}</button>
-    <${Button} icon="key" label=${t("Sign out")} onClick=${signOut} />
+    <${Button} icon="key" label=${t("Sign out")} onClick=${() => signOut()} />
   </div>`;
 }
 
 function SignIn() {
   const [key, setKey] = useState("");
+  const { refused } = useStore(session);
   const wrong = key && !/^licht_\w{10}_\w{49}$/.test(key.trim()) ? t("A key begins with licht_ and has 66 characters.") : null;
   const enter = (event) => {
     event.preventDefault();
@@ -63,6 +66,7 @@ function SignIn() {
     <img src="/studio/icon.svg" alt="" width="56" height="56" />
     <h1>Licht</h1>
     <p>${t("Open the address that licht serve has printed: it holds your key. Or paste the key here.")}</p>
+    ${refused && html`<${Notice} kind="error">${t("This service does not know that key, or it was revoked. Use another one.")}<//>`}
     <${Field} label=${t("API key")} error=${wrong}>${(field) => html`<input ...${field} type="password" autocomplete="off" spellcheck=${false} value=${key} onInput=${(event) => setKey(event.target.value)} />`}<//>
     <${Button} kind="primary" type="submit">${t("Sign in")}<//>
     <p class="hint">${t("The key stays in this tab and is forgotten when the tab closes.")}</p>
@@ -84,7 +88,10 @@ function useAbout(key, up) {
         if (!(draft.get().model in about.tiers)) draft.change({ model: Object.keys(about.tiers)[0] });
         if (!about.ready) timer = setTimeout(ask, ABOUT_MS);
       } catch (caught) {
-        if (!over && caught instanceof ApiError && caught.status) setError(caught.message);
+        if (over || !(caught instanceof ApiError) || !caught.status) return;
+        // nothing but the key was sent
+        if (KEY_REFUSED.has(caught.status)) signOut(true);
+        else setError(said(caught.message));
       }
     };
     ask();
@@ -99,7 +106,6 @@ function App() {
   const { up } = useStore(connection);
   const { theme, language } = useStore(settings);
   const current = useStore(view);
-  const said = useStore(toast);
   const error = useAbout(key, up);
   useEffect(() => {
     document.documentElement.lang = language;
@@ -107,6 +113,7 @@ function App() {
     document.title = `${VIEWS[current][0]()} · Licht`;
   }, [language, theme, current]);
   useEffect(() => { if (key && up) resume(); }, [key, up]);
+  useEffect(() => { if (up && toast.get()?.away) toast.set(null); }, [up]);
   if (!key) return html`<${SignIn} />`;
   const View = VIEWS[current][1];
   return html`<div class="shell">
@@ -116,7 +123,7 @@ function App() {
       <${Corner} about=${about} />
       ${!up && html`<${Notice} kind="warning">${t("Licht does not answer. What you typed is safe; this page tries again every second.")}<//>`}
       ${up && error && html`<${Notice} kind="error">${error}<//>`}
-      ${said && html`<div class="toast"><${Notice} kind=${said.kind} onClose=${() => toast.set(null)}>${said.text}<//></div>`}
+      <${Toast} />
       <main tabindex="-1" class=${`view ${current}`}><${View} /></main>
     </div>
     <${Compare} />

@@ -8,6 +8,7 @@ const SIDES = ["left", "top", "right", "bottom"];
 const NONE = { left: 0, top: 0, right: 0, bottom: 0 };
 const TOKEN = 16;
 const PAINT = "rgb(255, 176, 32)";
+const MOST_UNDONE = 20;
 
 function load(source) {
   return new Promise((done, failed) => {
@@ -57,7 +58,7 @@ function painted(canvas) {
   return copy.toDataURL("image/png");
 }
 
-function Painter({ image, canvas, size, brush, erasing, margins, onMargins, scale }) {
+function Painter({ image, canvas, size, brush, erasing, margins, onMargins, onStroke, scale }) {
   const at = useRef(null);
   const [cursor, setCursor] = useState({ x: size.width / 2, y: size.height / 2 });
   const stroke = (from, to, erase) => {
@@ -77,6 +78,7 @@ function Painter({ image, canvas, size, brush, erasing, margins, onMargins, scal
   };
   const press = (event) => {
     event.currentTarget.setPointerCapture(event.pointerId);
+    onStroke();
     at.current = place(event);
     stroke(at.current, at.current, erasing);
   };
@@ -92,16 +94,17 @@ function Painter({ image, canvas, size, brush, erasing, margins, onMargins, scal
       event.preventDefault();
       const [x, y] = ways[event.key];
       const next = { x: Math.min(size.width, Math.max(0, cursor.x + x)), y: Math.min(size.height, Math.max(0, cursor.y + y)) };
-      if (event.shiftKey) stroke(cursor, next, erasing);
+      if (event.shiftKey) { onStroke(); stroke(cursor, next, erasing); }
       setCursor(next);
     } else if (event.key === " ") {
       event.preventDefault();
+      onStroke();
       stroke(cursor, cursor, erasing);
     }
   };
   const total = { width: size.width + margins.left + margins.right, height: size.height + margins.top + margins.bottom };
   const share = (px, whole) => `${(px / whole) * 100}%`;
-  return html`<div class="painter" style=${{ aspectRatio: `${total.width} / ${total.height}`, maxWidth: `min(${total.width * scale}px, calc(56dvh * ${total.width / total.height}))` }}>
+  return html`<div class="painter" style=${{ aspectRatio: `${total.width} / ${total.height}`, maxWidth: `min(${total.width * scale}px, 100% - 56px, calc(max(240px, 100dvh - 440px) * ${total.width / total.height}))` }}>
     <div class="painter-inner" style=${{ left: share(margins.left, total.width), top: share(margins.top, total.height), width: share(size.width, total.width), height: share(size.height, total.height) }}>
       <img src=${image.src} alt="" />
       <canvas ref=${canvas} width=${size.width} height=${size.height} tabindex="0" role="img"
@@ -131,10 +134,11 @@ function Border({ side, total, margins, onMargins }) {
   return html`<span class=${`border ${side}`} aria-hidden="true" onPointerDown=${start} onPointerMove=${drag} onPointerUp=${() => { from.current = null; }}></span>`;
 }
 
-function Tools({ brush, setBrush, erasing, setErasing, onClear, onAll, largest }) {
+function Tools({ brush, setBrush, erasing, setErasing, onClear, onAll, onUndo, strokes, largest }) {
   return html`<div class="tools">
     <${Choice} label=${t("Tool")} value=${erasing ? "erase" : "paint"} options=${[["paint", t("Paint")], ["erase", t("Erase")]]} onChange=${(value) => setErasing(value === "erase")} />
     <${Range} label=${t("Brush")} min=${4} max=${largest} step=${1} value=${brush} shown=${`${brush} px`} onChange=${setBrush} />
+    <${Button} disabled=${!strokes} onClick=${onUndo}>${t("Undo")}<//>
     <${Button} onClick=${onClear}>${t("Clear")}<//>
     <${Button} onClick=${onAll}>${t("Paint all")}<//>
   </div>`;
@@ -146,7 +150,20 @@ function usePaint(entry, mask) {
   const longest = Math.max(size.width, size.height);
   const [brush, setBrush] = useState(null);
   const [erasing, setErasing] = useState(false);
+  const before = useRef([]);
+  const [strokes, setStrokes] = useState(0);
+  const pixels = () => canvas.current.getContext("2d");
+  const remember = () => {
+    before.current = [...before.current, pixels().getImageData(0, 0, size.width, size.height)].slice(-MOST_UNDONE);
+    setStrokes(before.current.length);
+  };
+  const undo = () => {
+    const last = before.current.pop();
+    if (last) pixels().putImageData(last, 0, 0);
+    setStrokes(before.current.length);
+  };
   const fill = (color) => {
+    remember();
     const context = canvas.current.getContext("2d");
     context.globalCompositeOperation = "source-over";
     context.clearRect(0, 0, size.width, size.height);
@@ -159,15 +176,17 @@ function usePaint(entry, mask) {
     setErasing,
     onClear: () => fill(null),
     onAll: () => fill(PAINT),
+    onUndo: undo,
+    strokes,
     largest: Math.max(16, Math.round(longest / 2)),
   };
   // small pictures are shown larger, so that a finger can paint on them
-  return { image, canvas, size, tools, scale: Math.max(1, 560 / longest) };
+  return { image, canvas, size, tools, remember, scale: Math.max(1, 560 / longest) };
 }
 
 /** Mask and margins of the picture that changes. */
 export function StartEditor({ start, onDone, onClose }) {
-  const { image, canvas, size, tools, scale } = usePaint(start, start.mask);
+  const { image, canvas, size, tools, remember, scale } = usePaint(start, start.mask);
   const [margins, setMargins] = useState({ ...NONE, ...start.extend });
   const done = () => {
     onDone({ mask: painted(canvas.current), extend: margins });
@@ -178,7 +197,7 @@ export function StartEditor({ start, onDone, onClose }) {
   return html`<${Dialog} title=${t("Mask and extend")} onClose=${onClose} actions=${actions} wide>
     <p class="hint">${t("Paint what is to be drawn anew; the rest stays exactly as it is. Drag a border outwards to extend the picture.")}</p>
     <${Tools} ...${tools} />
-    ${image && html`<${Painter} image=${image} canvas=${canvas} size=${size} brush=${tools.brush} erasing=${tools.erasing} margins=${margins} onMargins=${setMargins} scale=${scale} />`}
+    ${image && html`<${Painter} image=${image} canvas=${canvas} size=${size} brush=${tools.brush} erasing=${tools.erasing} margins=${margins} onMargins=${setMargins} onStroke=${remember} scale=${scale} />`}
     <div class="margins">
       ${SIDES.map((side) => html`<${Field} key=${side} label=${{ left: t("left"), top: t("top"), right: t("right"), bottom: t("bottom") }[side]}>
         ${(field) => html`<input type="number" ...${field} min="0" max="2048" step=${TOKEN} value=${margins[side]} onInput=${(event) => setMargins({ ...margins, [side]: Math.max(0, Math.round(Number(event.target.value) || 0)) })} />`}<//>`)}
@@ -187,10 +206,13 @@ export function StartEditor({ start, onDone, onClose }) {
   <//>`;
 }
 
-/** Only a part of a reference: what is not painted becomes even gray. */
+/** Only a part of a reference: what is not painted becomes even gray. `onDone` gets nothing where nothing is painted: all of it counts. */
 export function PartEditor({ entry, onDone, onClose }) {
-  const { image, canvas, size, tools, scale } = usePaint({ ...entry, width: null, height: null }, null);
+  const { image, canvas, size, tools, remember, scale } = usePaint({ ...entry, width: null, height: null }, entry.part);
   const done = () => {
+    onClose();
+    const part = painted(canvas.current);
+    if (!part) return onDone(null, null);
     const copy = document.createElement("canvas");
     copy.width = size.width;
     copy.height = size.height;
@@ -201,13 +223,12 @@ export function PartEditor({ entry, onDone, onClose }) {
     context.globalCompositeOperation = "destination-over";
     context.fillStyle = "rgb(128, 128, 128)";
     context.fillRect(0, 0, size.width, size.height);
-    copy.toBlob((blob) => onDone(blob), "image/png");
-    onClose();
+    return copy.toBlob((blob) => onDone(blob, part), "image/png");
   };
   const actions = html`<${Button} onClick=${onClose}>${t("Cancel")}<//><${Button} kind="primary" onClick=${done}>${t("Use this part")}<//>`;
   return html`<${Dialog} title=${t("Use only a part")} onClose=${onClose} actions=${actions} wide>
-    <p class="hint">${t("Paint the part that counts; the rest of the reference becomes gray.")}</p>
+    <p class="hint">${t("Paint the part that counts; the rest of the reference becomes gray. With nothing painted all of it counts.")}</p>
     <${Tools} ...${tools} />
-    ${image && html`<${Painter} image=${image} canvas=${canvas} size=${size} brush=${tools.brush} erasing=${tools.erasing} margins=${NONE} scale=${scale} />`}
+    ${image && html`<${Painter} image=${image} canvas=${canvas} size=${size} brush=${tools.brush} erasing=${tools.erasing} margins=${NONE} onStroke=${remember} scale=${scale} />`}
   <//>`;
 }

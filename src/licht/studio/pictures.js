@@ -1,7 +1,7 @@
 // Pictures: showing one that needs the key, keeping a file as a reference, choosing from what is there.
-import { html, useEffect, useState, Button, Dialog, Drop } from "./ui.js";
+import { html, useEffect, useState, AskFirst, Button, Dialog, Drop } from "./ui.js";
 import { dataUri, get, pictureOf, post } from "./api.js";
-import { complain } from "./jobs.js";
+import { complain, remove } from "./jobs.js";
 import { lasting } from "./state.js";
 import { t } from "./text.js";
 
@@ -68,4 +68,10 @@ export function PickButton({ label, title, onPick, icon = "gallery", kind }) {
   const [open, setOpen] = useState(false);
   return html`<${Button} icon=${icon} kind=${kind} onClick=${() => setOpen(true)}>${label}<//>
     ${open && html`<${Picker} title=${title} onPick=${onPick} onClose=${() => setOpen(false)} />`}`;
+}
+
+/** Deletes a picture, after asking. */
+export function DeleteButton({ id, onGone = () => {}, ...button }) {
+  const go = () => remove(id).then(onGone, (error) => { complain(error); return false; });
+  return html`<${AskFirst} ...${button} icon="trash" label=${t("Delete")} title=${t("Delete this picture?")} text=${t("It is removed from the service for good.")} action=${t("Delete")} onDo=${go} />`;
 }

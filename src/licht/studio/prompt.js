@@ -1,5 +1,5 @@
 // The prompt box: text with @ completion for whatever can be named.
-import { html, useRef, useState, useLayoutEffect, useId } from "./ui.js";
+import { html, useEffect, useRef, useState, useLayoutEffect, useId } from "./ui.js";
 import { t } from "./text.js";
 
 const BEGUN = /(^|[\s(,;])@([\w-]*)$/;
@@ -13,11 +13,24 @@ export function PromptBox({ value, onInput, names, label, placeholder, error, ro
   const fitting = begun === null ? [] : names.filter(([name]) => name.toLowerCase().startsWith(begun.toLowerCase()));
   const open = fitting.length > 0;
 
-  useLayoutEffect(() => {
+  const fit = () => {
     const box = area.current;
+    if (!box) return;
+    // a scrollbar while measuring would make lines shorter, and more of them
+    box.style.overflowY = "hidden";
     box.style.height = "auto";
     box.style.height = `${box.scrollHeight + 2}px`;
-  }, [value]);
+    box.style.overflowY = box.scrollHeight > box.clientHeight + 2 ? "auto" : "hidden";
+  };
+  useLayoutEffect(fit, [value]);
+  // words break elsewhere once the font is there, or the box has another width
+  useEffect(() => {
+    const width = new ResizeObserver((seen) => seen.forEach(({ contentRect }) => { if (contentRect.width !== known) { known = contentRect.width; fit(); } }));
+    let known = null;
+    width.observe(area.current);
+    document.fonts.ready.then(fit);
+    return () => width.disconnect();
+  }, []);
 
   const look = (box) => {
     const match = BEGUN.exec(box.value.slice(0, box.selectionStart));

@@ -1,12 +1,13 @@
 // A storyboard: named characters that live across frames, one prompt a frame, one style.
 import { html, useEffect, useRef, useState, Button, Choice, Drop, Field, Icon } from "./ui.js";
-import { ApiError, connection, fileOf, get, pictureOf, post, save, session } from "./api.js";
-import { EMPTY_STORY, story, useStore } from "./state.js";
+import { ApiError, connection, fileOf, get, pictureOf, post, save, send, session } from "./api.js";
+import { deleted, EMPTY_STORY, replace, story, useStore } from "./state.js";
 import { t } from "./text.js";
-import { addReference, complain, sizeOf, usualMegapixels } from "./jobs.js";
+import { addReference, complain, nearestAspect, sizeOf, usualMegapixels } from "./jobs.js";
 import { entryOf, keepAll, PickButton, Picture } from "./pictures.js";
 import { PromptBox } from "./prompt.js";
-import { ModelSelect } from "./controls.js";
+import { ModelSelect, ShapeChoice } from "./controls.js";
+import { Cost, usePlans } from "./plan.js";
 import { Tile } from "./stage.js";
 import { Viewer } from "./viewer.js";
 import { zip } from "./zip.js";
@@ -14,7 +15,6 @@ import { zip } from "./zip.js";
 const LOOK_MS = 700;
 const NAME = /^[A-Za-z][\w-]*$/;
 const MOST_FRAMES = 40;
-const SHEET_PX = 480;
 
 function Characters({ characters, change }) {
   const set = (index, changes) => change(characters.map((each, other) => (other === index ? { ...each, ...changes } : each)));
@@ -22,7 +22,7 @@ function Characters({ characters, change }) {
   return html`<section class="cast"><header><h2>${t("Characters and objects")}</h2></header>
     <p class="hint">${t("Name them once, and write @name in the frames. Pictures and a description keep them the same.")}</p>
     ${characters.map((character, index) => html`<fieldset class="subcard" key=${index}><legend>${character.name ? `@${character.name}` : t("New")}</legend>
-      <div class="grid2">
+      <div class="name-and-words">
         <${Field} label=${t("Name")} error=${character.name && !NAME.test(character.name) ? t("Letters and digits, beginning with a letter.") : null}>${(field) => html`<input ...${field} value=${character.name} onInput=${(event) => set(index, { name: event.target.value })} />`}<//>
         <${Field} label=${t("Description")}>${(field) => html`<input ...${field} value=${character.description} placeholder=${t("a small blue cube with dots")} onInput=${(event) => set(index, { description: event.target.value })} />`}<//>
       </div>
@@ -38,7 +38,8 @@ function Characters({ characters, change }) {
   </section>`;
 }
 
-function Frames({ now, names, series, onOpen, onAgain }) {
+function Frames({ now, names, series, onOpen, onAgain, onAdd }) {
+  const done = series?.frames.length ?? 0;
   const set = (index, prompt) => story.change({ frames: now.frames.map((each, other) => (other === index ? { ...each, prompt } : each)) });
   return html`<ol class="frames">
     ${now.frames.map((frame, index) => {
@@ -49,10 +50,11 @@ function Frames({ now, names, series, onOpen, onAgain }) {
         <div class="frame-foot">
           ${drawn && html`<${Button} icon="dice" onClick=${() => onAgain(index)}>${t("Draw again")}<//>`}
           ${drawn?.job?.state === "ready" && html`<${Button} icon="reference" label=${t("Use as reference")} onClick=${() => addReference(entryOf(drawn.job))} />`}
-          ${!series && now.frames.length > 1 && html`<${Button} icon="trash" label=${t("Remove frame {n}", { n: index + 1 })} onClick=${() => story.change({ frames: now.frames.filter((_, other) => other !== index) })} />`}
+          ${series && index >= done && html`<${Button} kind="secondary" disabled=${!frame.prompt.trim()} onClick=${() => onAdd(index)}>${t("Draw this frame")}<//>`}
+          ${index >= done && now.frames.length > 1 && html`<${Button} icon="trash" label=${t("Remove frame {n}", { n: index + 1 })} onClick=${() => story.change({ frames: now.frames.filter((_, other) => other !== index) })} />`}
         </div></li>`;
     })}
-    ${!series && now.frames.length < MOST_FRAMES && html`<li class="frame add"><button type="button" onClick=${() => story.change({ frames: [...now.frames, { prompt: "" }] })}><${Icon} name="plus" />${t("Add a frame")}</button></li>`}
+    ${(!series || now.frames.length === done) && now.frames.length < MOST_FRAMES && html`<li class="frame add"><button type="button" onClick=${() => story.change({ frames: [...now.frames, { prompt: "" }] })}><${Icon} name="plus" />${t("Add a frame")}</button></li>`}
   </ol>`;
 }
 
@@ -61,6 +63,7 @@ function useSeries(id) {
   const [series, setSeries] = useState(null);
   const { up } = useStore(connection);
   const [turn, setTurn] = useState(0);
+  const gone = useStore(deleted);
   useEffect(() => {
     if (!id) { setSeries(null); return undefined; }
     if (!up) return undefined;
@@ -80,12 +83,12 @@ function useSeries(id) {
     };
     look();
     return () => { over = true; clearTimeout(timer); };
-  }, [id, up, turn]);
+  }, [id, up, turn, gone]);
   return [series, setSeries, () => setTurn((now) => now + 1)];
 }
 
 function bodyOf(now, about) {
-  const { width, height } = sizeOf("1:1", usualMegapixels(about));
+  const { width, height } = sizeOf(now.aspect, usualMegapixels(about));
   const named = now.characters.filter((character) => character.name);
   const characters = Object.fromEntries(named.map(({ name, description, images }) => [name, { images: images.map(({ image }) => image), description: description || undefined }]));
   return {
@@ -102,25 +105,17 @@ function bodyOf(now, about) {
   };
 }
 
-/** The frames on one sheet, with their numbers and prompts, drawn by the page itself. */
-async function sheetOf(series, blobs) {
-  const across = Math.min(blobs.length, Math.ceil(Math.sqrt(blobs.length)));
-  const { width, height } = series.frames[0].job;
-  const [cell, picture, gap, foot] = [SHEET_PX, Math.round((SHEET_PX * height) / width), 24, 64];
-  const canvas = document.createElement("canvas");
-  canvas.width = gap + across * (cell + gap);
-  canvas.height = gap + Math.ceil(blobs.length / across) * (picture + foot + gap);
-  const context = canvas.getContext("2d");
-  context.fillStyle = "#fffdfa";
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.font = "16px Inter, sans-serif";
-  for (const [index, blob] of blobs.entries()) {
-    const [x, y] = [gap + (index % across) * (cell + gap), gap + Math.floor(index / across) * (picture + foot + gap)];
-    context.drawImage(await createImageBitmap(blob), x, y, cell, picture);
-    context.fillStyle = "#1d1b18";
-    context.fillText(`${index + 1}  ${series.frames[index].prompt}`, x, y + picture + 28, cell);
+/** What the frames ask for, and how often: the price depends on the pictures of those who appear. */
+function plansOf(now, about) {
+  const { width, height } = sizeOf(now.aspect, usualMegapixels(about));
+  const asked = new Map();
+  for (const { prompt } of now.frames.filter((frame) => frame.prompt.trim())) {
+    const images = now.characters.filter(({ name }) => name && new RegExp(`@${name}(?![\\w-])`).test(prompt)).flatMap((character) => character.images);
+    const references = images.map(({ image }) => ({ image }));
+    const body = JSON.stringify({ prompt: t("Untitled"), model: now.model, width, height, ...(references.length && { references }) });
+    asked.set(body, (asked.get(body) ?? 0) + 1);
   }
-  return new Promise((done) => canvas.toBlob(done, "image/png"));
+  return { bodies: [...asked.keys()].map((body) => JSON.parse(body)), times: [...asked.values()] };
 }
 
 /** A value as TOML has it: texts, numbers, lists of them and true or false are written as JSON does. */
@@ -150,17 +145,13 @@ const bytesOf = async (blob) => new Uint8Array(await blob.arrayBuffer());
 function Exports({ series }) {
   const drawn = series.frames.filter((frame) => frame.job?.state === "ready");
   const stem = series.title.replace(/[^\w-]+/g, "-").replace(/^-+|-+$/g, "").toLowerCase() || "series";
-  const attempt = (work) => async () => {
-    try {
-      await work(await Promise.all(drawn.map((frame) => fileOf(frame.job.id))));
-    } catch (error) {
-      complain(error);
-    }
-  };
-  const sheet = attempt(async (blobs) => save(await sheetOf({ ...series, frames: drawn }, blobs), `${stem}-sheet.png`));
-  const archive = attempt(async (blobs) => {
+  const attempt = (work) => () => work().catch(complain);
+  const sheetOf = async () => (await send("GET", `/v1/series/${series.id}/sheet`)).blob();
+  const sheet = attempt(async () => save(await sheetOf(), `${stem}-sheet.png`));
+  const archive = attempt(async () => {
+    const blobs = await Promise.all(drawn.map((frame) => fileOf(frame.job.id)));
     const files = await Promise.all(blobs.map(async (blob, index) => [`frame-${String(drawn[index].number).padStart(2, "0")}.${blob.type.replace("image/", "")}`, await bytesOf(blob)]));
-    files.push(["sheet.png", await bytesOf(await sheetOf({ ...series, frames: drawn }, blobs))]);
+    files.push(["sheet.png", await bytesOf(await sheetOf())]);
     files.push(...(await storyOf(series)));
     save(zip(files), `${stem}.zip`);
   });
@@ -182,6 +173,7 @@ function restored({ id, title, story: told, frames }) {
     id,
     title,
     style: told.style ?? "",
+    aspect: frames[0]?.job ? nearestAspect(frames[0].job) : EMPTY_STORY.aspect,
     model: told.model ?? EMPTY_STORY.model,
     seed: told.seed ?? EMPTY_STORY.seed,
     seeds: told.seeds ?? EMPTY_STORY.seeds,
@@ -210,6 +202,8 @@ export function Series() {
   const token = useRef(null);
   const names = now.characters.filter((each) => each.name).map((each) => [each.name, each.description, each.images[0] ? html`<${Picture} image=${each.images[0].image} alt="" />` : null]);
   const wrong = now.characters.some((each) => each.name && !NAME.test(each.name));
+  const asked = plansOf(now, about);
+  const costs = usePlans(asked.bodies);
   const filled = now.frames.filter((frame) => frame.prompt.trim()).length;
   const draw = async () => {
     setBusy(true);
@@ -226,10 +220,24 @@ export function Series() {
       setBusy(false);
     }
   };
+  const add = async (index) => {
+    if (busy) return;
+    setBusy(true);
+    try {
+      setSeries(await post(`/v1/series/${now.id}/frames`, { prompt: now.frames[index].prompt }));
+      again();
+    } catch (error) {
+      complain(error);
+    } finally {
+      setBusy(false);
+    }
+  };
   const redraw = async (index) => {
     try {
       const frame = series.frames[index];
-      const changed = now.frames[index].prompt !== frame.prompt ? { prompt: now.frames[index].prompt } : {};
+      // other words with the same seed, so that everybody stays who they are; the same words with another
+      const { prompt } = now.frames[index];
+      const changed = prompt !== frame.prompt && prompt.trim() ? { prompt, ...(frame.job && { seed: frame.job.seed }) } : {};
       setSeries(await post(`/v1/series/${now.id}/frames/${frame.number}`, changed));
       again();
     } catch (error) {
@@ -237,9 +245,9 @@ export function Series() {
     }
   };
   return html`<header class="view-head"><h1>${t("Series")}</h1>
-      <${Past} key=${now.id} onPick=${(told) => story.set(restored(told))} />
-      <${Button} icon="plus" onClick=${() => story.reset()}>${t("New story")}<//>
-      ${!now.id && !now.characters.length && html`<${Button} icon="wand" onClick=${() => story.change(EXAMPLE)}>${t("Show me an example")}<//>`}
+      <${Past} key=${now.id} onPick=${(told) => replace(story, restored(told), t("Another story is open."))} />
+      <${Button} icon="plus" onClick=${() => replace(story, EMPTY_STORY, t("A new story has begun."))}>${t("New story")}<//>
+      ${!now.id && !now.characters.length && html`<${Button} icon="wand" onClick=${() => replace(story, EXAMPLE, t("The example is here: now draw it, or change its words."))}>${t("Show me an example")}<//>`}
     </header>
     <div class="story">
       <section class="card story-set" aria-label=${t("Story")}>
@@ -247,13 +255,15 @@ export function Series() {
         <${Field} label=${t("Style of all frames")}>${(field) => html`<input ...${field} value=${now.style} placeholder=${t("light from the left, on a gray floor")} onInput=${(event) => story.change({ style: event.target.value })} />`}<//>
         <${Characters} characters=${now.characters} change=${(characters) => story.change({ characters })} />
         <${Field} label=${t("Model")}>${(field) => html`<${ModelSelect} field=${field} value=${now.model} onChange=${(model) => story.change({ model })} />`}<//>
+        <${ShapeChoice} value=${now.aspect} onChange=${(aspect) => story.change({ aspect })} />
         <${Choice} label=${t("Seeds")} value=${now.seeds} options=${[["same", t("the same for all")], ["count", t("counting up")]]} onChange=${(seeds) => story.change({ seeds })} />
         <${Field} label=${t("First seed")}>${(field) => html`<input type="number" min="0" ...${field} value=${now.seed} onInput=${(event) => story.change({ seed: Number(event.target.value) || 0 })} />`}<//>
+        ${filled > 0 && html`<${Cost} ...${costs} times=${asked.times} />`}
         <${Button} kind="primary draw" disabled=${busy || !filled || wrong} onClick=${draw}>${series ? t("Draw all as a new story") : t("Draw the story")}<//>
       </section>
       <section aria-label=${t("Frames")}>
         ${series && html`<div class="story-head"><h2>${series.title}</h2><span class="hint" role="status">${{ running: t("being drawn"), ready: t("complete"), incomplete: t("not complete") }[series.state]}</span><${Exports} series=${series} /></div>`}
-        <${Frames} now=${now} names=${names} series=${series} onOpen=${setOpen} onAgain=${redraw} />
+        <${Frames} now=${now} names=${names} series=${series} onOpen=${setOpen} onAgain=${redraw} onAdd=${add} />
       </section>
     </div>
     ${open && html`<${Viewer} id=${open} onClose=${() => setOpen(null)} />`}`;

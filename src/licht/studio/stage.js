@@ -1,14 +1,15 @@
 // Where pictures appear: in the making, then made; before the first one, prompts that work.
 import { html, useEffect, useState, Button, Icon } from "./ui.js";
-import { get, session } from "./api.js";
-import { draft, jobs, lasting, sketches, useStore } from "./state.js";
+import { connection, get, session } from "./api.js";
+import { deleted, draft, jobs, lasting, replace, sketches, useStore } from "./state.js";
+import { said } from "./said.js";
 import { t } from "./text.js";
-import { addReference, cancel, complain, editPicture, ended, remove } from "./jobs.js";
-import { entryOf, Picture, promptText } from "./pictures.js";
+import { addReference, builtIn, cancel, complain, editPicture, ended, remove } from "./jobs.js";
+import { DeleteButton, entryOf, Picture, promptText } from "./pictures.js";
 import { livePicture } from "./live.js";
 import { SAMPLES } from "./samples.js";
 import { Viewer } from "./viewer.js";
-import { seconds } from "./create.js";
+import { seconds } from "./plan.js";
 
 const TICK_MS = 500;
 const EARLIER = 12;
@@ -48,7 +49,7 @@ function Making({ job }) {
 }
 
 function Failed({ job }) {
-  const told = job.state === "cancelled" ? t("Cancelled; it cost nothing.") : job.error?.message || t("It could not be drawn.");
+  const told = job.state === "cancelled" ? t("Cancelled; it cost nothing.") : job.error?.message ? said(job.error.message) : t("It could not be drawn.");
   return html`<div class="failed"><p>${told}</p><${Button} onClick=${() => remove(job.id).catch(complain)}>${t("Remove")}<//></div>`;
 }
 
@@ -65,21 +66,25 @@ export function Tile({ job, onOpen }) {
       <div class="over">
         <${Button} icon="reference" label=${t("Use as reference")} onClick=${() => addReference(entryOf(job))} />
         <${Button} icon="edit" label=${t("Edit this")} onClick=${() => editPicture(entryOf(job))} />
-        <${Button} icon="trash" label=${t("Delete")} onClick=${() => remove(job.id).catch(complain)} />
+        <${DeleteButton} id=${job.id} />
       </div>`}
   </article>`;
 }
 
 function Welcome() {
   const { about } = useStore(session);
-  const built = about?.weights?.startsWith("nano");
+  const begin = (prompt, seed) => {
+    replace(draft, { mode: "prose", prompt, seed, seedLocked: true }, t("The sample is in the prompt box: now draw it, or change its words."));
+    const box = document.querySelector(".composer textarea");
+    box?.focus();
+  };
   return html`<div class="welcome">
     <h2>${t("Let there be a picture.")}</h2>
-    ${built
+    ${builtIn(about)
       ? html`<p>${t("The built-in model knows a small table-top world: spheres, cubes, cylinders and cones, small or large, matte or shiny, on plain floors. It is at its best with one or two things beside each other, and draws at 128 pixels; larger pictures are enlarged.")}</p>`
       : html`<p>${t("Describe a picture, or begin with one of these.")}</p>`}
     <ul class="samples">
-      ${SAMPLES.map(([name, prompt, seed]) => html`<li key=${name}><button type="button" onClick=${() => draft.change({ mode: "prose", prompt, seed, seedLocked: true })}>
+      ${SAMPLES.map(([name, prompt, seed]) => html`<li key=${name}><button type="button" onClick=${() => begin(prompt, seed)}>
         <img src=${`/studio/samples/${name}.webp`} alt="" width="256" height="256" /><span>${prompt}</span></button></li>`)}
     </ul>
   </div>`;
@@ -91,9 +96,11 @@ function useEarlier(shown) {
   const count = shown.filter((job) => job.state === "ready").length;
   const { key } = useStore(session);
   const passing = useStore(sketches);
+  const gone = useStore(deleted);
+  const { up } = useStore(connection);
   useEffect(() => {
-    if (key) get(`/v1/gallery?limit=${EARLIER + 24}`).then((told) => setPictures(told.pictures)).catch(() => setPictures((now) => now));
-  }, [key, count]);
+    if (key && up) get(`/v1/gallery?limit=${EARLIER + 24}`).then((told) => setPictures(told.pictures)).catch(() => setPictures((now) => now));
+  }, [key, up, count, gone]);
   const ids = new Set([...shown.map((job) => job.id), ...passing]);
   return lasting(pictures, ids).slice(0, EARLIER);
 }

@@ -72,6 +72,7 @@ export const EMPTY_STORY = {
   title: "",
   style: "",
   model: "flux-2-pro",
+  aspect: "1:1",
   seed: 7,
   seeds: "same",
   characters: [],
@@ -81,6 +82,7 @@ export const story = kept("story", EMPTY_STORY);
 
 export const duel = kept("duel", {
   prompt: "",
+  battle: null,
   left: { model: "flux-2-flex", steps: 6, guidance: null },
   right: { model: "flux-2-flex", steps: 20, guidance: null },
 });
@@ -94,4 +96,16 @@ export const lasting = (listed, passing = sketches.get()) => listed.filter(({ id
 /** Two pictures to hold against each other: [first or null, second or null]. */
 export const pair = store([]);
 export const view = store("create");
+/** What was said last: kind, text, and `undo` where something can be brought back. */
 export const toast = store(null);
+/** Names of the dialogs that are open, the uppermost last: it alone shows what is said. */
+export const dialogs = store([]);
+/** How many pictures this visit has deleted: whoever lists pictures looks again when it changes. */
+export const deleted = store(0);
+
+/** Put something in the place of what a person has typed, and offer to take that back. */
+export function replace(from, changes, text) {
+  const before = from.get();
+  from.change(changes);
+  toast.set({ kind: "info", text, undo: () => from.set(before) });
+}

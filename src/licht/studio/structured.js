@@ -1,7 +1,8 @@
 // The structured prompt: form and JSON side by side, both live.
 import { html, useEffect, useMemo, useState, Button, Dialog, Field } from "./ui.js";
 import { get, post, session } from "./api.js";
-import { draft, useStore } from "./state.js";
+import { draft, replace, useStore } from "./state.js";
+import { said } from "./said.js";
 import { t } from "./text.js";
 import { complain } from "./jobs.js";
 import { TEMPLATES } from "./samples.js";
@@ -27,6 +28,12 @@ function parse(text) {
 const blank = (value) => value === "" || value === null || value === undefined || (typeof value === "object" && Object.keys(value).length === 0);
 const clean = (value) => Object.fromEntries(Object.entries(value).filter(([, each]) => !blank(each)));
 const write = (value) => draft.change({ json: JSON.stringify(value, null, 2) });
+/** The same where it takes the place of something that was typed. */
+const overwrite = (value) => {
+  const changes = { json: JSON.stringify(value, null, 2) };
+  if (draft.get().json.trim()) replace(draft, changes, t("The structured prompt was replaced."));
+  else draft.change(changes);
+};
 const list = (value) => (Array.isArray(value) ? value : blank(value) ? [] : [value]);
 
 export function useStructured() {
@@ -41,7 +48,7 @@ export function useStructured() {
 }
 
 /** Where an error of the service belongs: `subjects.0.colors`. */
-const at = (error, path) => (error && error.field && (error.field === path || error.field === `prompt.${path}`) ? error.message : null);
+const at = (error, path) => (error && error.field && (error.field === path || error.field === `prompt.${path}`) ? said(error.message) : null);
 
 function Text({ label, value, path, error, onChange, area }) {
   return html`<${Field} label=${label} error=${at(error, path)}>${(field) => (area
@@ -61,7 +68,7 @@ function hexOf(color) {
 /** Colours: a well for each, and its number or name beside it. */
 function Colors({ label, colors, path, error, onChange }) {
   const set = (index, color) => onChange(colors.map((each, other) => (other === index ? color : each)));
-  const wrong = error?.field?.replace(/^prompt\./, "").startsWith(path) ? error.message : null;
+  const wrong = error?.field?.replace(/^prompt\./, "").startsWith(path) ? said(error.message) : null;
   return html`<fieldset class="colors"><legend>${label}</legend>
     <div class="wells">${colors.map((color, index) => html`<span class="well" key=${index}>
       <input type="color" aria-label=${t("{label} {n}: pick", { label, n: index + 1 })} value=${hexOf(color)} onInput=${(event) => set(index, event.target.value)} />
@@ -73,7 +80,7 @@ function Colors({ label, colors, path, error, onChange }) {
 }
 
 /** A list of cards of one kind. */
-function Cards({ name, title, one, fields, value, error, onChange, colors }) {
+function Cards({ name, title, one, add, fields, value, error, onChange, colors }) {
   const items = list(value[name]);
   const set = (index, changes) => onChange({ ...value, [name]: items.map((each, other) => (other === index ? clean({ ...each, ...changes }) : each)) });
   return html`<section class="cards"><h3>${title}</h3>
@@ -82,7 +89,7 @@ function Cards({ name, title, one, fields, value, error, onChange, colors }) {
       ${colors && html`<${Colors} label=${t("Colour")} colors=${list(item.colors)} path=${`${name}.${index}.colors`} error=${error} onChange=${(next) => set(index, { colors: next })} />`}
       <${Button} icon="trash" onClick=${() => onChange({ ...value, [name]: items.filter((_, other) => other !== index) })}>${t("Remove")}<//>
     </fieldset>`)}
-    <${Button} icon="plus" onClick=${() => onChange({ ...value, [name]: [...items, name === "texts" ? { content: "LICHT" } : { type: "sphere" }] })}>${t("Add: {one}", { one })}<//>
+    <${Button} icon="plus" onClick=${() => onChange({ ...value, [name]: [...items, name === "texts" ? { content: "LICHT" } : { type: "sphere" }] })}>${add}<//>
   </section>`;
 }
 
@@ -91,13 +98,13 @@ function Form({ value, error }) {
   const set = (name) => (text) => change({ ...value, [name]: text });
   return html`<div class="structured-form">
     <${Text} label=${t("Scene")} value=${value.scene} path="scene" error=${error} area onChange=${set("scene")} />
-    <${Cards} name="subjects" title=${t("Subjects")} one=${t("Subject")} fields=${SUBJECT()} value=${value} error=${error} onChange=${change} colors />
+    <${Cards} name="subjects" title=${t("Subjects")} one=${t("Subject")} add=${t("Add a subject")} fields=${SUBJECT()} value=${value} error=${error} onChange=${change} colors />
     <div class="grid2">${LINES().map(([name, label]) => html`<${Text} key=${name} label=${label} value=${value[name]} path=${name} error=${error} onChange=${set(name)} />`)}</div>
     <${Colors} label=${t("Palette")} colors=${list(value.color_palette)} path="color_palette" error=${error} onChange=${(next) => change({ ...value, color_palette: next })} />
     <fieldset class="subcard"><legend>${t("Camera")}</legend><div class="grid3">
       ${CAMERA().map(([name, label]) => html`<${Text} key=${name} label=${label} value=${value.camera?.[name]} path=${`camera.${name}`} error=${error} onChange=${(text) => change({ ...value, camera: clean({ ...value.camera, [name]: text }) })} />`)}
     </div></fieldset>
-    <${Cards} name="texts" title=${t("Words in the picture")} one=${t("Text")} fields=${LETTERS()} value=${value} error=${error} onChange=${change} />
+    <${Cards} name="texts" title=${t("Words in the picture")} one=${t("Text")} add=${t("Add words")} fields=${LETTERS()} value=${value} error=${error} onChange=${change} />
   </div>`;
 }
 
@@ -128,7 +135,7 @@ export function StructuredEditor({ error, onClose }) {
   const convert = async () => {
     setAsking(true);
     try {
-      write((await post("/v1/prompts/structured", { prompt: prompt.trim() })).prompt);
+      overwrite((await post("/v1/prompts/structured", { prompt: prompt.trim() })).prompt);
     } catch (caught) {
       complain(caught);
     } finally {
@@ -140,10 +147,10 @@ export function StructuredEditor({ error, onClose }) {
   const [diff, setDiff] = useState(false);
   // while the JSON is broken, the form keeps what it showed last
   useEffect(() => { if (value) setShown(value); }, [value]);
-  const told = broken || (error && error.field !== "model" ? error.message : null);
+  const told = broken || (error && error.field !== "model" ? said(error.message) : null);
   return html`<${Dialog} title=${t("Structured prompt")} onClose=${onClose} wide class="structured" actions=${html`<${Button} kind="primary" onClick=${onClose}>${t("Done")}<//>`}>
     <div class="toolbar">
-      <label>${t("Template")} <select value="" onChange=${(event) => event.target.value && write(TEMPLATES[Number(event.target.value)][1])}>
+      <label>${t("Template")} <select value="" onChange=${(event) => event.target.value && overwrite(TEMPLATES[Number(event.target.value)][1])}>
         <option value="">${t("choose")}</option>${TEMPLATES.map(([name], index) => html`<option key=${name} value=${index}>${t(name)}</option>`)}</select></label>
       ${prompt.trim() && html`<${Button} icon="reuse" onClick=${() => write({ ...shown, scene: prompt.trim() })}>${t("Scene from my text")}<//>`}
       ${prompt.trim() && about?.upsampling && html`<${Button} icon="wand" disabled=${asking} onClick=${convert}>${asking ? t("Thinking …") : t("Structure my text")}<//>`}

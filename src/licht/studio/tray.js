@@ -32,7 +32,7 @@ export function Tray() {
     <header><h3>${t("References")}</h3>${references.length > 0 && html`<span class="hint">${references.length} / ${MOST}</span>`}</header>
     ${references.length > 0 && html`<ol>
       ${references.map((reference, index) => html`<${Reference} key=${reference.image} reference=${reference} index=${index} count=${references.length}
-        move=${move} change=${(changes) => set(references.map((each) => (each === reference ? { ...each, ...changes } : each)))}
+        move=${move} change=${(changes) => set(draft.get().references.map((each) => (each.image === reference.image ? { ...each, ...changes } : each)))}
         remove=${() => set(references.filter((each) => each !== reference))} />`)}
     </ol>`}
     ${references.length < MOST && html`<div class="tray-add">
@@ -45,13 +45,16 @@ export function Tray() {
 function Reference({ reference, index, count, move, change, remove }) {
   const [cutting, setCutting] = useState(false);
   const name = `@image${index + 1}`;
-  const cut = async (blob) => {
+  const whole = reference.whole ?? { image: reference.image, name: reference.name };
+  const cut = async (blob, part) => {
+    if (!blob) return change({ ...whole, whole: null, part: null });
     try {
-      const kept = await keep(blob, `${reference.name || name} ${t("part")}`);
-      change({ ...kept, whole: reference.whole || reference.image });
+      const kept = await keep(blob, `${whole.name || name} ${t("part")}`);
+      change({ ...kept, whole, part });
     } catch (error) {
       complain(error);
     }
+    return undefined;
   };
   const onDrop = (event) => {
     const from = event.dataTransfer.getData(MOVED);
@@ -76,7 +79,7 @@ function Reference({ reference, index, count, move, change, remove }) {
       <${Button} icon="brush" label=${t("Use only a part of {name}", { name })} onClick=${() => setCutting(true)} />
       <${Button} icon="close" label=${t("Remove {name}", { name })} onClick=${remove} />
     </div>
-    ${cutting && html`<${PartEditor} entry=${{ ...reference, image: reference.whole || reference.image }} onDone=${cut} onClose=${() => setCutting(false)} />`}
+    ${cutting && html`<${PartEditor} entry=${{ ...reference, ...whole }} onDone=${cut} onClose=${() => setCutting(false)} />`}
   </li>`;
 }
 

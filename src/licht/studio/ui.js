@@ -2,6 +2,7 @@
 import { h, render, Fragment } from "./vendor/preact.js";
 import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
 import htm from "./vendor/htm.js";
+import { dialogs, toast, useStore } from "./state.js";
 import { t } from "./text.js";
 
 export const html = htm.bind(h);
@@ -112,7 +113,9 @@ export function Dialog({ title, onClose, children, wide, actions, class: extra =
     const dialog = box.current;
     const before = document.activeElement;
     dialog.showModal();
+    dialogs.set((now) => [...now, id]);
     return () => {
+      dialogs.set((now) => now.filter((each) => each !== id));
       dialog.close();
       if (before && before.isConnected) before.focus();
     };
@@ -124,7 +127,34 @@ export function Dialog({ title, onClose, children, wide, actions, class: extra =
       <div class="dialog-body">${children}</div>
       ${actions && html`<footer>${actions}</footer>`}
     </div>
+    <${Toast} at=${id} />
   </dialog>`;
+}
+
+const SAID_MS = 8000;
+
+/** What was said last, in the uppermost dialog: everything beneath it is out of reach. Errors stay until they are closed. */
+export function Toast({ at = null }) {
+  const said = useStore(toast);
+  const open = useStore(dialogs);
+  const shown = said && (open[open.length - 1] ?? null) === at;
+  useEffect(() => {
+    if (!shown || said.kind === "error") return undefined;
+    const timer = setTimeout(() => toast.set(null), SAID_MS);
+    return () => clearTimeout(timer);
+  }, [shown, said]);
+  if (!shown) return null;
+  const undo = said.undo && html`<${Button} onClick=${() => { said.undo(); toast.set(null); }}>${t("Undo")}<//>`;
+  return html`<div class="toast"><${Notice} kind=${said.kind} onClose=${() => toast.set(null)} action=${undo}>${said.text}<//></div>`;
+}
+
+/** A button that asks first. `onDo` may raise: then the question stays. */
+export function AskFirst({ title, text, action, onDo, children, ...button }) {
+  const [open, setOpen] = useState(false);
+  const go = async () => { if (await onDo() !== false) setOpen(false); };
+  const actions = html`<${Button} onClick=${() => setOpen(false)}>${t("Cancel")}<//><${Button} kind="danger" onClick=${go}>${action}<//>`;
+  return html`<${Button} ...${button} onClick=${() => setOpen(true)}>${children}<//>
+    ${open && html`<${Dialog} title=${title} onClose=${() => setOpen(false)} actions=${actions}><p>${text}</p><//>`}`;
 }
 
 /** A place to drop, paste or choose files. */
@@ -142,10 +172,10 @@ export function Drop({ onFiles, label, children, multiple = true, accept = "imag
   </label>`;
 }
 
-export function Notice({ kind = "info", children, onClose }) {
+export function Notice({ kind = "info", children, onClose, action }) {
   return html`<div class=${`notice ${kind}`} role=${kind === "error" ? "alert" : "status"}>
     <div>${children}</div>
-    ${onClose && html`<${Button} icon="close" label=${t("Close")} onClick=${onClose} />`}
+    ${action}${onClose && html`<${Button} icon="close" label=${t("Close")} onClick=${onClose} />`}
   </div>`;
 }
 

@@ -1,6 +1,7 @@
 // Drop a file, and see what it says about where it comes from.
 import { html, useState, Drop, Icon } from "./ui.js";
 import { send } from "./api.js";
+import { said } from "./said.js";
 import { t } from "./text.js";
 
 const TYPES = new Set(["image/png", "image/jpeg", "image/webp"]);
@@ -54,7 +55,7 @@ export function Verify() {
         const source = URL.createObjectURL(file);
         setReports((now) => [{ name: file.name, source, told }, ...now]);
       } catch (caught) {
-        setError(`${file.name}: ${caught.message || t("Licht does not answer.")}`);
+        setError(`${file.name}: ${caught.message ? said(caught.message) : t("Licht does not answer.")}`);
       }
     }
     setBusy(false);

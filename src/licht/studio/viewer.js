@@ -1,15 +1,16 @@
 // One picture, large: how it was made, and what can be done with it.
 import { html, useEffect, useState, Button, Dialog, Notice } from "./ui.js";
 import { call, fileOf, get, save } from "./api.js";
-import { draft, pair, toast } from "./state.js";
+import { draft, pair } from "./state.js";
+import { said } from "./said.js";
 import { t } from "./text.js";
-import { addReference, complain, editPicture, remove, reuse, submit } from "./jobs.js";
-import { entryOf, Picture, promptText } from "./pictures.js";
+import { addReference, complain, editPicture, reuse, submit } from "./jobs.js";
+import { DeleteButton, entryOf, Picture, promptText } from "./pictures.js";
 import { Diff } from "./diff.js";
-import { seconds } from "./create.js";
+import { seconds } from "./plan.js";
 
-const SUFFIX = { "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp" };
-const FORMATS = [["png", "PNG"], ["jpeg", "JPEG"], ["webp", "WebP"]];
+const SUFFIX = { png: "png", jpeg: "jpg", webp: "webp" };
+const NAMES = { png: "PNG", jpeg: "JPEG", webp: "WebP" };
 const SEEDS = 2 ** 32;
 
 function Facts({ picture }) {
@@ -27,26 +28,19 @@ function Facts({ picture }) {
   return html`<dl class="facts">${rows.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
 }
 
-/** The file as it is; another format is drawn again from the same recipe, so that its credentials are its own. */
+/** The file as it was signed, or the same pixels as another kind of file, signed anew with the first as its parent. */
 function Download({ picture }) {
   const own = picture.media_type.replace("image/", "");
-  const take = async () => {
+  const take = (format) => async () => {
     try {
-      save(await fileOf(picture.id), `licht-${picture.seed}.${SUFFIX[picture.media_type]}`);
+      save(await fileOf(picture.id, format === own ? null : format), `licht-${picture.seed}.${SUFFIX[format]}`);
     } catch (error) {
       complain(error);
     }
   };
-  const again = async (format) => {
-    try {
-      await submit({ ...picture.recipe, output_format: format });
-      toast.set({ kind: "info", text: t("It is drawn again as {format}, with the same seed and its own credentials.", { format: format.toUpperCase() }) });
-    } catch (error) {
-      complain(error);
-    }
-  };
-  return html`<div class="download"><${Button} kind="primary" icon="download" onClick=${take}>${t("Download {format}", { format: own.toUpperCase() })}<//>
-    ${picture.recipe && FORMATS.filter(([format]) => format !== own).map(([format, name]) => html`<${Button} key=${format} title=${t("Draws it again in this format")} onClick=${() => again(format)}>${name}<//>`)}</div>`;
+  const others = Object.keys(SUFFIX).filter((format) => format !== own);
+  return html`<div class="download"><${Button} kind="primary" icon="download" onClick=${take(own)}>${t("Download {format}", { format: NAMES[own] })}<//>
+    ${others.map((format) => html`<${Button} key=${format} aria-label=${t("Download {format}", { format: NAMES[format] })} onClick=${take(format)}>${NAMES[format]}<//>`)}</div>`;
 }
 
 export function Viewer({ id, onClose, onChange = () => {} }) {
@@ -72,20 +66,11 @@ export function Viewer({ id, onClose, onChange = () => {} }) {
       complain(error);
     }
   };
-  const erase = async () => {
-    try {
-      await remove(id);
-      onChange();
-      onClose();
-    } catch (error) {
-      complain(error);
-    }
-  };
   const text = promptText(picture.recipe?.prompt ?? picture.prompt);
   const hold = () => { pair.set((now) => (now.length === 1 && now[0].id !== id ? [now[0], picture] : [picture])); };
   return html`<${Dialog} title=${t("Picture")} onClose=${onClose} wide class="viewer">
     <div class="viewer-sides">
-      <div class="viewer-picture"><${Picture} image=${`job:${id}`} alt=${text} style=${{ aspectRatio: `${picture.width} / ${picture.height}` }} /></div>
+      <div class="viewer-picture"><${Picture} image=${`job:${id}`} alt=${text} style=${{ aspectRatio: `${picture.width} / ${picture.height}`, maxWidth: `calc((100dvh - 150px) * ${picture.width / picture.height})` }} /></div>
       <div class="viewer-facts">
         <p class="prompt-text">${text}</p>
         <div class="actions">
@@ -98,10 +83,10 @@ export function Viewer({ id, onClose, onChange = () => {} }) {
           <${Button} icon="braces" aria-pressed=${String(diff)} onClick=${() => setDiff(!diff)}>${t("Differs from my prompt")}<//>
         </div>
         ${diff && html`<${Diff} before=${text} after=${draft.get().mode === "prose" ? draft.get().prompt : draft.get().json} />`}
-        ${picture.warnings.map((warning) => html`<${Notice} kind="warning" key=${warning}>${warning}<//>`)}
+        ${picture.warnings.map((warning) => html`<${Notice} kind="warning" key=${warning}>${said(warning)}<//>`)}
         <${Facts} picture=${picture} />
         <${Download} picture=${picture} />
-        <${Button} icon="trash" kind="danger" onClick=${erase}>${t("Delete")}<//>
+        <${DeleteButton} id=${id} kind="danger" onGone=${leave(onChange)}>${t("Delete")}<//>
       </div>
     </div>
   <//>`;
