@@ -15,6 +15,7 @@ from licht.engine.engine import Choice, Engine
 from licht.engine.memory import free_memory_bytes
 from licht.model.variants import Kind, TextConfig
 from licht.plan.plan import CPU, Residency, choose
+from licht.quant.int8 import Int8Linear
 from licht.quant.linear import QuantisedLinear
 from tests.support import loras, models, packed
 from tests.support.pictures import pixels, reference
@@ -95,6 +96,10 @@ def test_quantising_on_loading_draws_nearly_the_same(tmp_path: Path) -> None:
     assert any(isinstance(layer, QuantisedLinear) for layer in small.tower.modules())
     difference = pixels(found.picture).astype(int) - pixels(exact.picture)
     assert 0 < abs(difference).mean() < 4
+    brief = engine(wide, quant="int8")
+    brief._in_turn = True
+    for one, turns in ((small, True), (brief, False)):  # a tower that soon goes is not worth rearranging
+        assert {layer.turns for layer in one.tower.modules() if isinstance(layer, Int8Linear)} == {turns}
     path = loras.write(
         tmp_path / "l",
         {

@@ -23,7 +23,7 @@ from licht.engine.fit import fitting_plan, held_bytes
 from licht.engine.latents import Latents, decode_latents, encode_picture
 from licht.engine.likelihood import LEVELS, NOISE_SEED, advantage
 from licht.engine.loras import LoraShelf
-from licht.engine.offload import release, stream_blocks
+from licht.engine.offload import leave_as_stored, release, stream_blocks
 from licht.engine.pictures import cover
 from licht.engine.prompts import PromptTokenizer, PromptTokens
 from licht.engine.recall import Recall
@@ -111,7 +111,7 @@ class Engine:
         self._tower: TextTower | None = None
         self._autoencoder: Autoencoder | None = None
         self._transformer: Flux2Transformer | None = None
-        self._streamed = False
+        self._streamed = self._in_turn = False
 
     def run(self, request: ImageRequest) -> Events:
         """Draw `request`: yields `Progress` as work goes on and one `ImageResult` per seed, in order.
@@ -134,6 +134,7 @@ class Engine:
         loras = self.loras.memory_bytes(settled.request.loras, self.placement.device, self.placement.compute_dtype)
         setup = fitting_plan(self.files, self.placement, settled, self.batch_size, held, loras).setup
         streamed = setup.residency is Residency.STREAMED
+        self._in_turn = setup.residency is Residency.IN_TURN
         if streamed != self._streamed:
             self.unload()
             self._streamed = streamed
@@ -358,6 +359,8 @@ class Engine:
             self._tower = load_tower(self.files.tower, self._loading, self.variant.text)
             if self._streamed:
                 stream_blocks(self._tower, self.placement.device)
+            elif self._in_turn:
+                leave_as_stored(self._tower.modules())
         return self._tower
 
     @property

@@ -90,6 +90,16 @@ def release(*networks: nn.Module | None) -> None:
     trim()
 
 
+def leave_as_stored(layers: Iterable[nn.Module]) -> None:
+    """Have a processor multiply integers as they are stored, without a copy in the arrangement that is faster.
+
+    Making the copy takes longer than it saves where a layer is used once or twice before it goes.
+    """
+    for layer in layers:
+        if isinstance(layer, Int8Linear):
+            layer.turns = False
+
+
 class PageCarrier:
     """Blocks of mapped files on a processor: pages are asked for and let go. What is not mapped stays."""
 
@@ -97,9 +107,7 @@ class PageCarrier:
         """Integers are multiplied as they are stored: a rearranged copy could not be let go."""
         self.blocks = blocks
         self.mappings: Mappings = mappings()
-        for layer in (layer for block in blocks for layer in block):
-            if isinstance(layer, Int8Linear):
-                layer.turns = False
+        leave_as_stored(layer for block in blocks for layer in block)
 
     def begin(self, block: int) -> None:
         """Ask the system to read."""
