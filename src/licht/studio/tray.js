@@ -1,6 +1,6 @@
 // References: up to ten, numbered, in order, each with a role, a strength and, if wanted, only a part of it.
 import { html, useState, Button, Drop, Icon } from "./ui.js";
-import { draft, useStore } from "./state.js";
+import { dialogs, draft, useStore } from "./state.js";
 import { t } from "./text.js";
 import { addReference, complain } from "./jobs.js";
 import { keep, keepAll, PickButton, Picture } from "./pictures.js";
@@ -60,7 +60,7 @@ function Reference({ reference, index, count, move, change, remove }) {
     const from = event.dataTransfer.getData(MOVED);
     if (from) { event.stopPropagation(); move(Number(from), index); }
   };
-  return html`<li class="reference" draggable=${true} onDragStart=${(event) => event.dataTransfer.setData(MOVED, String(index))} onDrop=${onDrop}>
+  return html`<li class="reference" draggable=${true} onDragStart=${(event) => (dialogs.get().length ? event.preventDefault() : event.dataTransfer.setData(MOVED, String(index)))} onDrop=${onDrop}>
     <div class="thumb"><${Picture} image=${reference.image} alt=${t("Reference {n}: {name}", { n: index + 1, name: reference.name })} /><b>${index + 1}</b></div>
     <div class="knobs">
       <div class="knob-row"><code>${name}</code><span class="file" title=${reference.name}>${reference.name}</span></div>
