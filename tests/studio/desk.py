@@ -75,6 +75,22 @@ class Desk:
     def first_tile(self) -> Locator:
         return self.page.locator(".group .tile").first
 
+    def notice(self, *selectors: str) -> None:
+        """From now on remember which of these were on the page, however briefly: a busy machine looks too late."""
+        self.page.evaluate(
+            """(selectors) => {
+                window.noticed = new Set();
+                const look = () => selectors.filter((each) => document.querySelector(each)).forEach((each) => window.noticed.add(each));
+                new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+                look();
+            }""",
+            selectors,
+        )
+
+    def noticed(self) -> set[str]:
+        """What of it was there."""
+        return set(self.page.evaluate("[...window.noticed]"))
+
     def until_drawn(self) -> None:
         expect(self.page.locator(".group .tile.ready").first).to_be_visible()
         expect(self.page.locator(".group .making")).to_have_count(0)
