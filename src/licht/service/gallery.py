@@ -86,6 +86,14 @@ class Gallery:
             row = connection.execute(query).one_or_none()
         return job_of(row) if row is not None else None
 
+    def job_of_payload(self, key_id: str, payload: str) -> Job | None:
+        """The key's job whose pictures' watermark holds `payload`, 16 hexadecimal digits: the last ones of its id."""
+        ending = f"{payload[:4]}-{payload[4:]}"
+        query = self._mine(key_id).where(JOBS.c.id.endswith(ending, autoescape=True)).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return job_of(row) if row is not None else None
+
     def _mine(self, key_id: str) -> Select[*tuple[Any, ...]]:
         joined = JOBS.outerjoin(FAVOURITES, FAVOURITES.c.job_id == JOBS.c.id)
         return (

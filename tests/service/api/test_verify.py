@@ -2,10 +2,13 @@ import base64
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from licht.service.api.verify import KnownView, _verdict
 from licht.service.queue.looks import Answer, Look, sealed, unsealed
+from licht.service.worker.tasks import payload_of
 from tests.service.api.conftest import Build, Service
 from tests.service.api.pictures import shaded
 from tests.service.api.test_native import create
@@ -32,6 +35,25 @@ def test_a_file_is_known_by_its_bytes(seeing: Service) -> None:
     assert service.client.post("/v1/verify", json={"image": f"job:{job}"}).json() == told
     other = {"x-key": service.parts.keys.create("other").text, "content-type": "image/png"}
     assert service.client.post("/v1/verify", content=data, headers=other).json()["known"] is None
+
+
+def test_a_changed_file_is_known_by_the_job_that_its_mark_names(service: Service) -> None:
+    job = create(service, output_format="png")["id"]
+    payload = f"{payload_of(job):016x}"
+    report = {"c2pa": {"state": "none"}, "watermark": None, "pdq": None, "agrees": None}
+    record = {"at": 12.0, "payload": payload, "distance": 9}
+
+    def told(key_id: str, known: dict[str, Any]) -> KnownView | None:
+        key = service.parts.keys.get(key_id)
+        return _verdict(service.parts, key, b"another file", Answer({**report, "known": known})).known
+
+    # a job that is not finished has no picture yet
+    assert told(service.key_id, record) == KnownView(job=None, created_at=12.0, distance=9)
+    service.work()
+    assert told(service.key_id, record) == KnownView(job=job, created_at=12.0, distance=9)
+    assert told(service.parts.keys.create("other").key.id, record) == KnownView(job=None, created_at=12.0, distance=9)
+    for unknown in (None, "0" * 16):
+        assert told(service.key_id, {**record, "payload": unknown}) == KnownView(job=None, created_at=12.0, distance=9)
 
 
 def test_json_and_bytes_say_the_same(seeing: Service) -> None:

@@ -35,7 +35,7 @@ class VerifyBody(BaseModel):
 class KnownView(BaseModel):
     """The released picture that this is, or looks like: `distance` of 256 bits of a perceptual hash; time since 1970.
 
-    `job` is told where the very file came out of one of the key's own jobs.
+    `job` is told where the picture came out of one of the key's own jobs, as this very file or changed since.
     """
 
     job: str | None
@@ -139,7 +139,11 @@ def _verdict(parts: Parts, key: Key | None, data: bytes, answer: Answer) -> Verd
     if job is not None:
         report["known"] = KnownView(job=job.id, created_at=job.created_at, distance=0)
     elif record is not None:
-        report["known"] = KnownView(job=None, created_at=record["at"], distance=record["distance"])
+        # not the very file, but it looks like a released one, whose line names the job by the mark that it was given
+        if key is not None and record["payload"] is not None:
+            job = parts.gallery.job_of_payload(key.id, record["payload"])
+        told = job.id if job is not None else None
+        report["known"] = KnownView(job=told, created_at=record["at"], distance=record["distance"])
     return Verdict(**report)
 
 
