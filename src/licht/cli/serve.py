@@ -24,6 +24,7 @@ class Part(StrEnum):
     ALL = "all"
     API = "api"
     WORKER = "worker"
+    RAY = "ray"
 
 
 def serve(
@@ -33,7 +34,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on (default: 8000; 0: any free one).")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A model's name, folder or file.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes (default: 1).")] = None,
-    only: Annotated[Part, typer.Option(help="Run one part alone, without a supervisor: api or worker.")] = Part.ALL,
+    only: Annotated[
+        Part, typer.Option(help="Run one part alone: api, worker, or ray (workers in a cluster).")
+    ] = Part.ALL,
     check: Annotated[bool, typer.Option("--check", help="Print the effective settings and what is off; end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print address and key as JSON.")] = False,
     supervised_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -60,6 +63,8 @@ def serve(
     set_up_logging(effective.logging.level, worker_id or only.value)
     if only is Part.API:
         _run_api(effective, supervised_fd)
+    elif only is Part.RAY:
+        _run_fleet(effective)
     else:
         _run_worker(effective, worker_id)
 
@@ -243,3 +248,24 @@ def _run_worker(settings: "Settings", worker_id: str | None) -> None:
     if worker_id is not None:
         end_with_supervisor()
     opened.run()
+
+
+def _run_fleet(settings: "Settings") -> None:
+    """Workers as actors of a Ray cluster, until a signal comes."""
+    import secrets
+    import signal
+
+    from licht.cli.working import open_actor
+    from licht.core.errors import InvalidSettings
+    from licht.service.ray import Fleet, FleetChoice
+
+    if settings.database.url is None or settings.storage.url is None:
+        raise InvalidSettings(
+            "workers in a cluster need a PostgreSQL (database.url) and a storage that all machines reach (storage.url)",
+            field="database.url" if settings.database.url is None else "storage.url",
+        )
+    choice = FleetChoice(settings.ray.address, settings.worker.count, settings.ray.gpus, settings.ray.cpus)
+    fleet = Fleet(choice, open_actor, settings.model_dump(), lambda name: _tidy(settings, name))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: fleet.stop())
+    fleet.run(f"ray-{secrets.token_hex(4)}", settings.server.drain_s + _API_STOP_S)

@@ -1,6 +1,7 @@
 """What a worker consists of, put together from the settings: in a process of `licht serve`, or wherever else it runs."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,10 @@ class Opened:
         self.worker.run()
         self.telemetry.close()
         self.database.close()
+
+    def stop(self) -> None:
+        """Take no more jobs; `run` returns when the one in hand is finished or handed back."""
+        self.worker.stop()
 
 
 def open_worker(settings: "Settings", worker_id: str | None, on_overdue: Callable[[], None]) -> Opened:
@@ -69,6 +74,16 @@ def open_worker(settings: "Settings", worker_id: str | None, on_overdue: Callabl
         looker=Looker(open_looks(settings, database), storage, _open_examine(), name),
     )
     return Opened(worker, database, telemetry)
+
+
+def open_actor(settings: Mapping[str, Any], name: str) -> Opened:
+    """The same in an actor of a Ray cluster, from settings as plain values."""
+    from licht.service.logs import set_up_logging
+    from licht.service.settings import Settings
+
+    effective = Settings.model_validate(settings)
+    set_up_logging(effective.logging.level, name)
+    return open_worker(effective, name, on_overdue=lambda: os._exit(0))
 
 
 def _open_examine() -> "Examine":

@@ -151,6 +151,16 @@ class WorkerSection(Section):
     """Set by the operator after reading the licence of weights that are not free for every use."""
 
 
+class RaySection(Section):
+    """Workers as actors of a Ray cluster, for `licht serve --only ray`; `worker.count` of them."""
+
+    address: str = "auto"
+    """The cluster as Ray names it: auto is the one that this machine belongs to."""
+    gpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """What each of them takes of the cluster."""
+    cpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+
 class UpsamplingSection(Section):
     """Who writes prompts out at length for the tiers that want it, or for callers who ask."""
 
@@ -284,6 +294,7 @@ class Settings(Section):
     fetch: FetchSection = FetchSection()
     inputs: InputsSection = InputsSection()
     worker: WorkerSection = WorkerSection()
+    ray: RaySection = RaySection()
     upsampling: UpsamplingSection = UpsamplingSection()
     protocol: ProtocolSection = ProtocolSection()
     verify: VerifySection = VerifySection()
