@@ -1,15 +1,17 @@
 import io
 import math
+from itertools import islice
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from licht.core.errors import InvalidRequest, InvalidSettings
 from licht.core.request import Picture
 from licht.safety import watermark_search as search
 from licht.safety.watermark import Detection, Watermark
-from licht.safety.watermark_code import CODED_BITS, decode, encode
+from licht.safety.watermark_code import CODED_BITS, GENERATORS, MEMORY, _messages, decode, encode
 from licht.safety.watermark_pattern import PILOT, SINUSOIDS, patterns
 from licht.safety.watermark_spectrum import Pose, cell_values, colour_differences, luminance, spectrum
 from tests.support.pictures import picture as noise
@@ -60,6 +62,48 @@ def test_the_code_corrects_errors() -> None:
         read, recoded, sound = decode(coded + rng.normal(0, 0.9, CODED_BITS), key)  # an eighth of the signs are wrong
         assert (read, sound) == (PAYLOAD, True)
         assert (recoded == coded).all()
+
+
+def test_less_likely_messages_are_asked_for_their_check_too() -> None:
+    key, coded = bytes(32), encode(PAYLOAD, bytes(32)).astype(float)
+    rng = np.random.default_rng(5)
+    first, listed = 0, 0
+    for _ in range(12):
+        soft = coded + rng.normal(0, 1.45, CODED_BITS)
+        messages = list(islice(_messages(soft.reshape(-1, 4)), 20))
+        assert len({tuple(bits) for bits in messages}) == 20
+        likely = [float(soft @ _coded(bits)) for bits in messages]
+        assert likely == sorted(likely, reverse=True)
+        first += (_coded(messages[0]) == coded).all()
+        listed += decode(soft, key)[::2] == (PAYLOAD, True)
+    assert listed > first
+
+
+def _coded(bits: list[int]) -> NDArray[np.float64]:
+    """The coded bits of a message, tail included: as `encode` makes them of a payload."""
+    recent = [0] * MEMORY
+    coded = []
+    for bit in bits:
+        window = [bit, *recent]
+        taps = ([generator >> (MEMORY - place) & 1 for place in range(MEMORY + 1)] for generator in GENERATORS)
+        coded += [sum(a * b for a, b in zip(window, tap, strict=True)) % 2 * 2 - 1 for tap in taps]
+        recent = window[:-1]
+    return np.array(coded, float)
+
+
+def test_what_colour_tells_of_the_picture_does_not_hide_the_mark(mark: Watermark) -> None:
+    rng = np.random.default_rng(8)
+    stain = 128 + rng.normal(0, 18, (256, 256, 1)) * [1.5, 1.0, 0.2] + rng.normal(0, 3, (256, 256, 3))
+    given = Picture(256, 256, np.clip(stain, 0, 255).astype(np.uint8).tobytes())
+    marked = mark.embed(given, PAYLOAD, nonce=3)
+    signals = []
+    for colours in ((), colour_differences(marked)):
+        seen = spectrum(luminance(marked), colours)
+        cells, rows, columns = cell_values(seen, Pose(1.0, 0.0, 0), np.array([127.5, 127.5]))
+        signs, slots = mark._patterns.mark_layer(3, rows, columns)
+        signals.append(search._z(cells, signs, slots))
+    assert signals[1] > 1.5 * signals[0] > 0
+    assert colour_differences(to_picture(to_image(given).convert("L"))) == ()
 
 
 def test_noise_and_another_key_hold_no_payload() -> None:
