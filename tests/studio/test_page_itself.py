@@ -1,6 +1,7 @@
 """The page under bad luck and bad people: hostile names, a service that goes away, small screens, screen readers."""
 
 import base64
+import json
 import os
 import signal
 from importlib.resources import files
@@ -71,6 +72,22 @@ def test_before_a_worker_is_there_the_page_knows_what_will_draw(desk: Desk) -> N
     expect(desk.page.get_by_text("nano is starting …")).to_be_visible()
     expect(desk.page.get_by_text("The built-in model knows a small table-top world")).to_be_visible()
     expect(desk.page.locator(".cost")).to_contain_text("256 \u00d7 256")
+
+
+def test_a_sketch_that_a_reload_left_behind_is_removed(desk: Desk) -> None:
+    desk.expected = ["404"]
+    with desk.served.client() as client:
+        made = client.post("/v1/jobs", json={"prompt": RED_AND_BLUE, "model": "flux-2-klein-4b", "num": 1}).json()
+        kept = json.dumps({"ids": [made["id"]]})
+        desk.page.evaluate(f"sessionStorage.setItem('licht.sketches', '{kept}')")
+        desk.page.reload()
+        for _ in range(1800):
+            if client.get(f"/v1/jobs/{made['id']}").status_code == 404:
+                break
+            desk.page.wait_for_timeout(100)
+        assert client.get(f"/v1/jobs/{made['id']}").status_code == 404
+    desk.page.wait_for_function("JSON.parse(sessionStorage.getItem('licht.sketches')).ids.length === 0")
+    expect(desk.page.locator(".tile")).to_have_count(0)
 
 
 def test_what_is_replaced_can_be_taken_back(desk: Desk) -> None:

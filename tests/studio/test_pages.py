@@ -245,6 +245,7 @@ def test_live_mode_follows_the_words_and_leaves_nothing_behind(desk: Desk) -> No
     models: list[str] = []
     desk.page.on("response", lambda told: models.append(told.json()["model"]) if queued(told) else None)
     desk.page.get_by_role("switch", name="Live").click()
+    expect(desk.page.get_by_text("Each sketch costs")).to_be_visible()
     desk.prompt.fill("a large matte orange cone on a teal floor")
     shown = desk.page.locator("figure.live img")
     expect(shown).to_be_visible()

@@ -96,7 +96,7 @@ function Duel({ busy, onBegin }) {
   const sides = [given(now.left), given(now.right)];
   const { plans, error } = usePlans(sides.map((side) => ({ ...request, ...side })));
   const same = JSON.stringify(sides[0]) === JSON.stringify(sides[1]);
-  const sample = () => duel.change({ prompt: SAMPLES[Math.floor(Math.random() * SAMPLES.length)][1] });
+  const sample = () => duel.change({ prompt: SAMPLES[Math.floor(Math.random() * SAMPLES.length)][0] });
   return html`<section class="card duel" aria-label=${t("New battle")}>
     <${Field} label=${t("Prompt")}>${(field) => html`<textarea rows="2" ...${field} value=${now.prompt} placeholder=${t("a small matte blue cube on a gray floor")} onInput=${(event) => duel.change({ prompt: event.target.value })}></textarea>`}<//>
     ${builtIn(about) && !now.prompt.trim() && html`<div><${Button} icon="wand" onClick=${sample}>${t("Show me an example")}<//></div>`}

@@ -11,8 +11,8 @@ import { Controls } from "./controls.js";
 import { StartCard, Tray } from "./tray.js";
 import { StructuredEditor, useStructured } from "./structured.js";
 import { Stage } from "./stage.js";
-import { useLive } from "./live.js";
-import { Cost, usePlan } from "./plan.js";
+import { sketchOf, useLive } from "./live.js";
+import { Cost, usePlan, usePlans } from "./plan.js";
 
 /** Below this width the pictures come after the form: see views.css. */
 const NARROW_PX = 820;
@@ -27,6 +27,7 @@ function Composer() {
   const body = useMemo(() => bodyOf(now), [now, about]);
   const { plan, error } = usePlan(body);
   const live = useLive(now);
+  const [sketch] = usePlans(now.live ? [sketchOf(body)] : []).plans;
   const errors = error && error.field ? { [error.field.split(".")[0]]: said(error.message) } : {};
 
   const go = async (changes = {}) => {
@@ -77,6 +78,7 @@ function Composer() {
       <${Switch} icon="bolt" label=${t("Live")} title=${t("Draws with the four-step model as you type")} checked=${now.live} onChange=${(on) => draft.change({ live: on })} />
       ${about?.upsampling && html`<${Switch} icon="wand" label=${t("Enrich")} title=${t("The prompt is made richer before it is drawn")} checked=${now.upsample} onChange=${(on) => draft.change({ upsample: on })} />`}
     </div>
+    ${now.live && sketch && html`<p class="hint">${t("Each sketch costs {n} credits, and is not kept.", { n: Number(sketch.cost.toFixed(2)) })}</p>`}
     <${StartCard} />
     <${Tray} />
     <${Controls} errors=${errors} />

@@ -1,7 +1,7 @@
 // Live mode: a small picture of four steps that follows the words. Each one replaces the one before.
 import { useEffect, useState } from "./ui.js";
 import { ApiError, call, dataUri, fileOf, follow, post } from "./api.js";
-import { sketches, store } from "./state.js";
+import { sketches, store, unfinished } from "./state.js";
 import { bodyOf, complain, ended, LIVE_MODEL, LIVE_STEPS, promptOf } from "./jobs.js";
 import { t } from "./text.js";
 
@@ -27,9 +27,19 @@ export function useLive(draft) {
   return { state };
 }
 
+/** The body of a sketch for that of a picture. */
+export const sketchOf = (body) => ({ ...body, num: 1, model: LIVE_MODEL, steps: LIVE_STEPS, guidance: undefined, seed: body.seed ?? SEED, previews: true });
+
+const left = [...unfinished.get().ids];
+/** Remove what the page before this one, in the same tab, had no time to remove. */
+export function tidy() {
+  for (const id of left.splice(0)) forget(id);
+}
+
 /** One sketch, from the request to the removal of its job. Aborted, it is not shown any more, but still removed. */
 async function sketch(body, signal, setState) {
-  const job = await post("/v1/jobs", { ...body, model: LIVE_MODEL, steps: LIVE_STEPS, guidance: undefined, seed: body.seed ?? SEED, previews: true });
+  const job = await post("/v1/jobs", sketchOf(body));
+  unfinished.change({ ids: [...unfinished.get().ids, job.id] });
   sketches.set((now) => new Set(now).add(job.id));
   try {
     let drawn = null;
@@ -55,5 +65,8 @@ async function forget(id) {
     await call("DELETE", `/v1/jobs/${id}`);
   } catch (error) {
     if (!(error instanceof ApiError)) complain(error);
+    // the service is away: the next page in this tab tries again
+    else if (!error.status) return;
   }
+  unfinished.change({ ids: unfinished.get().ids.filter((each) => each !== id) });
 }

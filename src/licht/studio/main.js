@@ -5,6 +5,7 @@ import { draft, settings, toast, useStore, view } from "./state.js";
 import { said } from "./said.js";
 import { t, useLanguage } from "./text.js";
 import { resume } from "./jobs.js";
+import { tidy } from "./live.js";
 import { Create } from "./create.js";
 import { Gallery } from "./gallery.js";
 import { Series } from "./series.js";
@@ -112,7 +113,11 @@ function App() {
     document.documentElement.dataset.theme = theme;
     document.title = `${VIEWS[current][0]()} · Licht`;
   }, [language, theme, current]);
-  useEffect(() => { if (key && up) resume(); }, [key, up]);
+  useEffect(() => {
+    if (!key || !up) return;
+    tidy();
+    resume();
+  }, [key, up]);
   useEffect(() => { if (up && toast.get()?.away) toast.set(null); }, [up]);
   if (!key) return html`<${SignIn} />`;
   const View = VIEWS[current][1];

@@ -84,8 +84,8 @@ function Welcome() {
       ? html`<p>${t("The built-in model knows a small table-top world: spheres, cubes, cylinders and cones, small or large, matte or shiny, on plain floors. It is at its best with one or two things beside each other, and draws at 128 pixels; larger pictures are enlarged.")}</p>`
       : html`<p>${t("Describe a picture, or begin with one of these.")}</p>`}
     <ul class="samples">
-      ${SAMPLES.map(([name, prompt, seed]) => html`<li key=${name}><button type="button" onClick=${() => begin(prompt, seed)}>
-        <img src=${`/studio/samples/${name}.webp`} alt="" width="256" height="256" /><span>${prompt}</span></button></li>`)}
+      ${SAMPLES.map(([prompt, seed], index) => html`<li key=${prompt}><button type="button" onClick=${() => begin(prompt, seed)}>
+        <img src="/studio/samples.webp" alt="" width="256" height="256" style=${{ objectPosition: `0 ${(index / (SAMPLES.length - 1)) * 100}%` }} /><span>${prompt}</span></button></li>`)}
     </ul>
   </div>`;
 }

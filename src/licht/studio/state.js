@@ -89,8 +89,10 @@ export const duel = kept("duel", {
 
 /** Jobs of this visit, newest first: what the service says of each, and its latest preview. */
 export const jobs = store([]);
+/** Ids of live mode's jobs that still have to be removed, should the page be reloaded before it could. */
+export const unfinished = kept("sketches", { ids: [] });
 /** Ids of live mode's jobs. They are removed as soon as they are shown or given up, so that no list has room for them. */
-export const sketches = store(new Set());
+export const sketches = store(new Set(unfinished.get().ids));
 /** What of a list is there to stay. */
 export const lasting = (listed, passing = sketches.get()) => listed.filter(({ id }) => !passing.has(id));
 /** Two pictures to hold against each other: [first or null, second or null]. */

@@ -83,6 +83,7 @@ export const TABLE = {
   "Drop a picture to see whether it was drawn by a machine, by whom, and whether it was changed since. Send the file itself: a screenshot has lost its credentials.": "Ziehen Sie ein Bild hierher, um zu sehen, ob eine Maschine es gezeichnet hat, welche, und ob es seither geändert wurde. Nehmen Sie die Datei selbst: Ein Bildschirmfoto hat seinen Nachweis verloren.",
   "Drop files here, or choose them": "Dateien hierher ziehen oder wählen",
   "Drop, paste or choose pictures": "Bilder ziehen, einfügen oder wählen",
+  "Each sketch costs {n} credits, and is not kept.": "Jede Skizze kostet {n} Credits und wird nicht aufbewahrt.",
   "Earlier": "Früher",
   "Earlier stories": "Frühere Geschichten",
   "Edit the structured prompt": "Strukturierten Prompt bearbeiten",
