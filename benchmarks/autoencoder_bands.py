@@ -30,9 +30,10 @@ def resident_bytes(name: str) -> int:
 
 
 def built(dtype: torch.dtype) -> Autoencoder:
-    """Random weights."""
+    """Random weights, laid out as they are after loading."""
     torch.manual_seed(0)
-    return Autoencoder(AUTOENCODER).to(dtype).eval().requires_grad_(False)
+    autoencoder = Autoencoder(AUTOENCODER).to(dtype).eval().requires_grad_(False)
+    return autoencoder.to(memory_format=torch.channels_last) if dtype is torch.bfloat16 else autoencoder
 
 
 def given(what: str, side: int, dtype: torch.dtype) -> Tensor:

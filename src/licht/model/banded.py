@@ -19,6 +19,8 @@ from licht.model.autoencoder import Autoencoder, Decoder, Encoder, Level, Resnet
 
 BAND_ELEMENTS: Final = 12 * 2**20
 """Numbers of a map that are worked on at a time."""
+_CACHED: Final = 2**17
+"""So many numbers are normalised at a time."""
 LEAST_ROWS: Final = 16
 """Narrower bands spend too much on the rows around them."""
 
@@ -78,7 +80,7 @@ class Upsampled:
         weight = conv.weight.float()
         first, second, third = weight.unbind(2)
         by_row = (torch.stack([first, second + third], 2), torch.stack([first + second, third], 2))
-        self.kernels = [[self._columns(kernel, q).to(conv.weight.dtype) for q in (0, 1)] for kernel in by_row]
+        self.kernels = [[_laid_out(self._columns(kernel, q), conv.weight) for q in (0, 1)] for kernel in by_row]
 
     @staticmethod
     def _columns(kernel: Tensor, q: int) -> Tensor:
@@ -90,7 +92,7 @@ class Upsampled:
         first, last = start // 2, -(-stop // 2)
         padded = F.pad(_with_border(self.source, first - 1, last + 1), (1, 1))
         height, width = last - first, self.shape[3] // 2
-        out = padded.new_empty(self.shape[0], self.shape[1], 2 * height, 2 * width)
+        out = _empty_like((self.shape[0], self.shape[1], 2 * height, 2 * width), self.kernels[0][0])
         for p in (0, 1):
             for q in (0, 1):
                 part = padded[:, :, p : p + height + 1, q : q + width + 1]
@@ -114,22 +116,36 @@ class Activated:
     def rows(self, start: int, stop: int) -> Tensor:
         """Normalised in float32, then activated."""
         band = self.source.rows(start, stop)
-        normalised = torch.addcmul(self.shift, band.float(), self.scale).to(band.dtype)
-        return F.silu(normalised, inplace=True)
+        out = torch.empty_like(band)
+        for part, into in zip(pieces(band), pieces(out), strict=True):
+            into.copy_(torch.addcmul(self.shift, part.float(), self.scale))
+            F.silu(into, inplace=True)
+        return out
 
 
 def statistics(source: Source, groups: int) -> tuple[Tensor, Tensor]:
     """Mean and variance (B, G) float64 over all of a map: those of the bands, put together exactly."""
     count, mean, squares = 0, torch.zeros(()), torch.zeros(())
-    for start, stop in bands(source):
-        band = source.rows(start, stop).unflatten(1, (groups, -1)).float().flatten(2)
-        size = band.shape[2]
-        variance, average = (part.double() for part in torch.var_mean(band, dim=2, correction=0))
+    parts = (part for start, stop in bands(source) for part in pieces(source.rows(start, stop)))
+    for band in (part.float() for part in parts):
+        size = band.shape[1] // groups * band.shape[2] * band.shape[3]
+        # channel by channel first: that needs no copy in another layout, and plain sums are quicker than `var_mean`
+        centre = band.mean(dim=(2, 3), keepdim=True)
+        variances = (band - centre).square_().mean(dim=(2, 3)).double()
+        averages = centre.flatten(1).double()
+        spread, average = torch.var_mean(averages.unflatten(1, (groups, -1)), dim=2, correction=0)
+        variance = variances.unflatten(1, (groups, -1)).mean(dim=2) + spread
         difference = average - mean.to(average)
         squares = squares.to(average) + variance * size + difference.square() * (count * size / (count + size))
         mean = mean.to(average) + difference * (size / (count + size))
         count += size
     return mean, squares / count
+
+
+def pieces(band: Tensor) -> tuple[Tensor, ...]:
+    """Views of so few rows that what a processor makes of them stays in its caches; elsewhere the band itself."""
+    batch, channels, _, width = band.shape
+    return band.split(max(1, _CACHED // (batch * channels * width)), dim=2) if band.device.type == "cpu" else (band,)
 
 
 def bands(source: Source) -> Iterator[tuple[int, int]]:
@@ -175,7 +191,7 @@ def written(source: Source) -> Tensor:
     out: Tensor | None = None
     for start, stop in bands(source):
         band = source.rows(start, stop)
-        out = band.new_empty(source.shape) if out is None else out
+        out = _empty_like(source.shape, band) if out is None else out
         out[:, :, start:stop] = band
     assert out is not None  # a map has at least one row
     return out
@@ -242,7 +258,17 @@ def _with_border(source: Source, start: int, stop: int) -> Tensor:
 
 
 def _empty_like(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device=like.device)
+    """Of the layout of `like` too: convolutions would copy every band that has another one than their weights."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=_layout(like))
+
+
+def _laid_out(kernel: Tensor, like: Tensor) -> Tensor:
+    return kernel.to(like.dtype).contiguous(memory_format=_layout(like))
+
+
+def _layout(like: Tensor) -> torch.memory_format:
+    last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _four(shape: torch.Size) -> tuple[int, int, int, int]:
