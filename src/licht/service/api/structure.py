@@ -55,7 +55,7 @@ def structured(request: Request, body: ProseBody) -> StructuredView:
 def structure(prompt: str, settings: UpsamplingSection) -> dict[str, Any]:
     """The structured prompt that says what `prompt` says. Quoted words survive, or the answer does not count."""
     if settings.url is None:
-        raise NotAvailable("no language model answers here; set upsampling.url, or fill in the form by hand")
+        raise NotAvailable("no language model is configured here; set upsampling.url, or fill in the form by hand")
     from licht.upsample.chat import ChatUpsampler
 
     key = settings.key.get_secret_value() if settings.key is not None else None
