@@ -26,8 +26,8 @@ def document() -> str:
         "- **in turn**: the part that a stage needs; with *bands*, the autoencoder works on bands of rows",
         "- **streamed**: two blocks of transformer and text tower at a time; the others wait in memory or on disk",
         "",
-        "`licht plan MODEL --size 1536x1024 --images 3 --memory 12GiB` gives the stages of any other request. This page is",
-        "written by `python -m licht.plan.document`.",
+        "`licht plan MODEL --size 1536x1024 --images 3 --lora FILE --memory 12GiB` gives the stages of any other request,",
+        "and other ways that fit; it exits with 3 where none does. This page is written by `python -m licht.plan.document`.",
     ]
     for form in FORMATS:
         parts += ["", f"## {'bfloat16' if form == 'none' else form}", "", *_table(form)]
