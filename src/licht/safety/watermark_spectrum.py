@@ -97,7 +97,8 @@ def spectrum(values: Floats, colours: tuple[Floats, ...] = ()) -> Spectrum:
     variance = np.square(np.sqrt(blurred(detail * detail, 4)) + 2.0)
     detail /= variance
     if colours:
-        detail -= _told_by(detail, *((colour - blurred(colour, 8)) / variance for colour in colours))
+        first, second = (np.asarray((one - blurred(one, 8)) / variance, np.float32) for one in colours)
+        detail -= _told_by(detail, first, second)
     raw = np.fft.rfft2(detail)
     power = np.asarray(raw.real**2 + raw.imag**2, np.float32)
     reach = max(2, min(height, width) // 64)
