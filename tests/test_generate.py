@@ -322,3 +322,19 @@ def test_one_role_and_one_strength_need_no_list() -> None:
 def test_what_python_passes_wrongly_is_one_line(model: Model, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(LichtError, match=message):
         model.generate("x", **{"start": image(64, 64), "steps": 1, **asked})
+
+
+def test_a_size_as_a_ratio_and_an_area(model: Model) -> None:
+    (wide,) = model.generate("a cat", seed=1, aspect="2:1", steps=1)
+    assert (wide.width, wide.height) == (128, 64)
+    (large,) = model.generate("a cat", seed=1, megapixels=0.0156, steps=1)
+    assert (large.width, large.height) == (128, 128)
+    with pytest.raises(InvalidRequest, match="size says it all"):
+        model.generate("a cat", size="64x64", aspect="wide")
+    with pytest.raises(InvalidRequest, match="aspect 'broad' is unknown"):
+        model.generate("a cat", aspect="broad")
+
+
+def test_a_prompt_of_which_only_a_part_would_be_read(model: Model) -> None:
+    with pytest.raises(InvalidPrompt, match="would be kept"):
+        model.generate("a cat " * 2000, seed=1, size=(64, 64), steps=1, strict_length=True)

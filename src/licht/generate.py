@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from PIL import Image
 
 from licht import __version__
+from licht.core.aspects import asked_size
 from licht.core.errors import InvalidImage, InvalidPrompt, InvalidRequest, LichtError, Refused
 from licht.core.prompt import PromptStyle, SettledPrompt, settle_prompt
 from licht.core.protocols import Ranker, SteppedRanker
@@ -164,6 +165,8 @@ class Model:
         *,
         images: Source | Sequence[Source] = (),
         size: tuple[int, int] | str | None = None,
+        aspect: str | None = None,
+        megapixels: float | None = None,
         seed: int | None = None,
         num: int = 1,
         steps: int | None = None,
@@ -178,17 +181,20 @@ class Model:
         extend: Margins | str | None = None,
         finish: Finish | str = Finish.NONE,
         keep_prompt: bool = False,
+        strict_length: bool = False,
         upsample: bool = False,
         upsample_with: str | Path | None = None,
         upsample_model: str = "default",
     ) -> list[Result]:
         """Draw `prompt` `num` times, with consecutive seeds from `seed` (default: a random one).
 
-        `images` are references in order, the first is image 1. `size` is (width, height) in pixels or "WIDTHxHEIGHT".
-        `loras` are adapter files, "FILE" or "FILE:STRENGTH". What may be several and is one needs no list. `roles` and `strengths` (0 to 4, 1 as trained) belong to
-        the references one by one. `start` is the picture to begin with and `strength` how far it is drawn anew (default:
-        0.75; 1 with a mask or margins); `mask` is white where it may change, `extend` the margins to add, such as
-        "left=256,top=64". `finish` is none, phone or film; `keep_prompt` writes the prompt into the file too.
+        `images` are references in order, the first is image 1. `size` is (width, height) in pixels or "WIDTHxHEIGHT";
+        in its place `aspect` is a ratio such as "3:2" or "wide", and `megapixels` an area in units of 1024x1024.
+        `loras` are adapter files, "FILE" or "FILE:STRENGTH". What may be several and is one needs no list. `roles` and
+        `strengths` (0 to 4, 1 as trained) belong to the references one by one. `start` is the picture to begin with and
+        `strength` how far it is drawn anew (default: 0.75; 1 with a mask or margins); `mask` is white where it may
+        change, `extend` the margins to add, such as "left=256,top=64". `finish` is none, phone or film; `keep_prompt`
+        writes the prompt into the file too; `strict_length` refuses a prompt of which the model would read only a part.
         `upsample` lets a language model write the prompt out first: the model's own, or what `upsample_with` names, the
         address of a chat endpoint (which calls its model `upsample_model`) or the folder of a dev model; each result
         says which `prompt` was used.
@@ -199,7 +205,7 @@ class Model:
             prompt=prompt,
             seeds=seeds_from(seed, num),
             references=references_from(images, roles, strengths),
-            size=_size_from(size),
+            size=self._asked_size(size, aspect, megapixels),
             steps=steps,
             guidance=guidance,
             native_only=native_only,
@@ -208,13 +214,19 @@ class Model:
             mask=None if mask is None else mask_from(mask),
             extend=None if extend is None else margins_from(extend),
         )
-        delivery = Delivery(parse_finish(finish), keep_prompt)
+        delivery = Delivery(parse_finish(finish), keep_prompt, strict_length)
         said: tuple[str, ...] = ()
         if upsample:
             (written,) = self.upsample([request], upsample_with, upsample_model)
             request, said = replace(request, prompt=written.prompt), written.warnings
         events = self.stream(request, delivery=delivery)
         return [replace(event, warnings=said + event.warnings) for event in events if isinstance(event, Result)]
+
+    def _asked_size(self, size: object, aspect: str | None, megapixels: float | None) -> Size | None:
+        if size is not None and (aspect is not None or megapixels is not None):
+            raise InvalidRequest("size says it all; leave aspect and megapixels out, or size", field="size")
+        variant = self.engine.variant
+        return _size_from(size) or asked_size(aspect, megapixels, variant.default_size, variant.trained_sizes)
 
     def upsample(
         self,
@@ -265,7 +277,7 @@ class Model:
         if found > tokenizer.length:
             raise InvalidPrompt(
                 f"the prompt is too long for {self.name}: {tokenizer.length} of {found} tokens would be kept; "
-                "shorten it, or drop --strict-length",
+                "shorten it, or let it be cut",
                 field="prompt",
             )
 

@@ -130,7 +130,7 @@ def size_of(size: str | None, aspect: str | None, megapixels: float | None, vari
 
     Raises `InvalidRequest`.
     """
-    from licht.core.aspects import MEGAPIXEL_PX, check_megapixels, parse_aspect, size_from
+    from licht.core.aspects import asked_size
     from licht.core.errors import InvalidRequest
     from licht.core.sizes import parse_size
 
@@ -138,8 +138,4 @@ def size_of(size: str | None, aspect: str | None, megapixels: float | None, vari
         if aspect is not None or megapixels is not None:
             raise InvalidRequest("--size says it all; leave --aspect and --megapixels out, or --size", field="size")
         return parse_size(size)
-    if aspect is None and megapixels is None:
-        return None
-    ratio = parse_aspect(aspect) if aspect is not None else variant.default_size.aspect
-    area_px = variant.default_size.area_px if megapixels is None else check_megapixels(megapixels) * MEGAPIXEL_PX
-    return size_from(ratio, area_px, variant.trained_sizes)
+    return asked_size(aspect, megapixels, variant.default_size, variant.trained_sizes)

@@ -49,6 +49,18 @@ def check_megapixels(megapixels: float) -> float:
     return megapixels
 
 
+def asked_size(aspect: str | None, megapixels: float | None, usual: Size, trained: Sequence[Size] = ()) -> Size | None:
+    """The size of a ratio and an area, each as in `usual` where it is not given; None where neither is.
+
+    Raises `InvalidRequest`.
+    """
+    if aspect is None and megapixels is None:
+        return None
+    ratio = usual.aspect if aspect is None else parse_aspect(aspect)
+    area_px = usual.area_px if megapixels is None else check_megapixels(megapixels) * MEGAPIXEL_PX
+    return size_from(ratio, area_px, trained)
+
+
 def size_from(aspect: float, area_px: float, trained: Sequence[Size] = ()) -> Size:
     """The drawable size nearest to this ratio and area; a trained size of (nearly) the ratio and area is preferred."""
     for size in trained:
