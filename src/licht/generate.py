@@ -406,6 +406,18 @@ class Model:
         )
 
 
+def _followed(asking: Generator[float, None, Sequence[float]]) -> Generator[Progress, None, Sequence[float]]:
+    """The scores that `asking` ends with; the parts that it yields on the way become progress."""
+    with closing(asking):
+        while True:
+            try:
+                part = next(asking)
+            except StopIteration as done:
+                scores: Sequence[float] = done.value
+                return scores
+            yield Progress("rank", int(part * _RANK_TICKS), _RANK_TICKS)
+
+
 def best_first(
     ranker: Ranker, request: ImageRequest, candidates: Sequence[ImageResult]
 ) -> Generator[Progress, None, list[ImageResult]]:
@@ -413,15 +425,7 @@ def best_first(
     given = (request.prompt, [drawn.picture for drawn in candidates], request.references)
     yield Progress("rank", 0, _RANK_TICKS)
     if isinstance(ranker, SteppedRanker):
-        asking = ranker.rank(*given)
-        with closing(asking):
-            while True:
-                try:
-                    part = next(asking)
-                except StopIteration as done:
-                    scores: Sequence[float] = done.value
-                    break
-                yield Progress("rank", int(part * _RANK_TICKS), _RANK_TICKS)
+        scores = yield from _followed(ranker.rank(*given))
     else:
         scores = ranker.score(*given)
     if len(scores) != len(candidates):

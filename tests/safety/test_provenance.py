@@ -181,16 +181,21 @@ def test_broken_manifests_end_in_a_reading(signer: Signer) -> None:
     assert read(b"\x89PNG\r\n\x1a\n" + b"\0" * 100, "PNG").state in ("none", "invalid")
 
 
-def test_a_signature_expires_with_its_certificate(tmp_path: Path) -> None:
-    for life_s in (2, 10, 50):  # a busy machine is given longer to sign and to read
-        short = certificates.create(tmp_path / str(life_s), leaf_days=life_s / 86400)
-        created = time.monotonic()
+def _trusted_in_time(folder: Path) -> tuple[bytes, bytes | None, float]:
+    """(file, root, when its certificate has expired); a busy machine is given longer to sign and to read."""
+    for life_s in (2, 10, 50):
+        short = certificates.create(folder / str(life_s), leaf_days=life_s / 86400)
+        end = time.monotonic() + life_s
         data = Signer(short).sign(encoded(image(), "PNG"), "PNG", CREATED)
-        if (early := read(data, "PNG", short.root_pem)).state == "trusted":
-            break
-    assert early.state == "trusted"
-    time.sleep(max(0.0, created + life_s + 2 - time.monotonic()))  # dates have whole seconds
-    late = read(data, "PNG", short.root_pem)
+        if read(data, "PNG", short.root_pem).state == "trusted":
+            return data, short.root_pem, end
+    raise AssertionError("no signature was trusted while its certificate lived")
+
+
+def test_a_signature_expires_with_its_certificate(tmp_path: Path) -> None:
+    data, root, end = _trusted_in_time(tmp_path)
+    time.sleep(max(0.0, end + 2 - time.monotonic()))  # dates have whole seconds
+    late = read(data, "PNG", root)
     assert (late.state, "signingCredential.expired" in late.problems) == ("invalid", True)
 
 
