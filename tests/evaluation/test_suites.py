@@ -18,6 +18,7 @@ from licht.world.edits import EDIT_KINDS, sample_edit
 from licht.world.sample import KINDS, sample_scene
 from licht.world.scene import Scene
 from tests.evaluation.oracle import Oracle, Renderer
+from tests.training.runs import autoencoder_run, flow_run
 
 N = 6
 
@@ -161,11 +162,25 @@ def test_the_judge_is_measured_on_true_pictures() -> None:
     bench = Bench(Renderer(oracle, {}), oracle, None, None, None, 14, lambda done: None, Notebook())
     blind = run_suite("judge", bench, "oracle").rows
     assert blind["found"].value == 0.0
+    assert blind["one_object"].value == blind["two_objects"].value == 0.0
     for at in range(14):
         oracle.show(sample_scene(KINDS[at % len(KINDS)], SEED, at, split="test", pairs="any"))
+    for kind in ("one", "two"):
+        for prompt in suite_pictures.prompts(kind, 14):  # type: ignore[arg-type] # both are kinds of scenes
+            oracle.show(prompt.scene)
     rows = run_suite("judge", bench, "oracle").rows
     assert all(row.value == 1.0 for row in rows.values())
-    assert {"found", "kind", "color", "head", "light_side", "all"} <= rows.keys()
+    assert {"one_object", "two_objects", "found", "kind", "color", "head", "light_side", "all"} <= rows.keys()
+
+
+def test_the_judge_is_measured_on_decoded_pictures_too() -> None:
+    oracle, autoencoder = Oracle(), open_autoencoder(built_in()["nano"])
+    bench = Bench(Renderer(oracle, {}), oracle, None, autoencoder, None, 2, lambda done: None, Notebook())
+    for prompt in suite_pictures.prompts("one", 2):
+        oracle.show(prompt.scene)
+    rows = run_suite("judge", bench, "oracle").rows
+    assert rows["one_object"].value == 1.0
+    assert rows["one_object_decoded"].value == 0.0  # the oracle knows only the very pictures that it was shown
 
 
 def test_the_sheet_shows_successes_and_failures_of_each_row() -> None:
@@ -212,3 +227,13 @@ def test_eval_prints_json_and_writes_a_sheet(tmp_path: Path, capsys: pytest.Capt
     assert (said["suite"], said["model"], said["n"]) == ("vae", "nano", 3)
     assert set(said["rows"]["vae_psnr"]) == {"value", "low", "high"}
     assert sheet.stat().st_size > 1000
+
+
+def test_eval_takes_the_folder_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    autoencoder_run(tmp_path / "vae")
+    flow_run(tmp_path / "base", tmp_path / "vae")
+    assert command(["eval", "vae", "--model", str(tmp_path / "base"), "--n", "1", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["model"], said["n"]) == ("base", 1)
+    assert command(["eval", "vae", "--model", str(tmp_path / "vae")]) == 2
+    assert "has trained autoencoder, which draws nothing by itself" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """`licht eval`: how good a model measurably is, on held-out prompts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,13 +9,14 @@ import typer
 
 if TYPE_CHECKING:
     from licht.evaluation.suites import Report
+    from licht.generate import Model
 
 
 def evaluate(
     suite: Annotated[
         str, typer.Argument(help="t2i, edit, multiref, text, steps, vae, or judge: how much the judge itself sees.")
     ],
-    model: Annotated[str, typer.Option(help="A model's name or folder.")] = "nano",
+    model: Annotated[str, typer.Option(help="A model's name or folder, or the folder of a training run.")] = "nano",
     n: Annotated[int | None, typer.Option("--n", min=1, help="Pictures a row (default: 500 or 200 by row).")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=50, help="Steps (default: the model's own).")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, help="Guidance (default: the model's own).")] = None,
@@ -27,7 +30,6 @@ def evaluate(
 
     from rich.console import Console
 
-    from licht import load
     from licht.core.errors import InvalidRequest
     from licht.evaluation.drawing import Drawer, Settings
     from licht.evaluation.judge import Judge
@@ -38,13 +40,12 @@ def evaluate(
     if suite not in SUITES:
         raise InvalidRequest(f"suite {suite!r} is unknown; use one of {', '.join(SUITES)}", field="suite")
     console = Console(stderr=True)
-    opened = load(model, device=device, policy="off")
-    with console.status("starting") as status:
+    with console.status("starting") as status, _opened(model, device) as opened:
         bench = Bench(
             drawer=Drawer(opened, Settings(steps, guidance)),
             judge=None if suite == "vae" else Judge.load(judge),
             reader=open_reader() if suite in {"text", "edit"} else None,
-            autoencoder=opened.engine.autoencoder if suite == "vae" else None,
+            autoencoder=opened.engine.autoencoder if suite in {"vae", "judge"} else None,
             at_steps=lambda count: Drawer(opened, Settings(count, guidance)),
             n=n,
             on_progress=lambda done: status.update(f"{done:,} pictures"),
@@ -58,6 +59,34 @@ def evaluate(
         typer.echo(json.dumps(report.as_json()))
     else:
         _print_table(report)
+
+
+@contextmanager
+def _opened(model: str, device: str) -> Iterator["Model"]:
+    """A model by name or folder; of a training run the newest averages, exported for as long as they are measured."""
+    from tempfile import TemporaryDirectory
+
+    from licht import load
+    from licht.checkpoint.catalog import built_in
+    from licht.core.errors import InvalidRequest
+    from licht.training.config import Task
+    from licht.training.export import Release, export_run
+    from licht.training.state import checkpoints, read_recipe
+
+    run = Path(model).expanduser()
+    found = checkpoints(run)
+    if not found:
+        yield load(model, device=device, policy="off")
+        return
+    task = read_recipe(found[-1]).task
+    if task not in {Task.FLOW, Task.GUIDANCE, Task.STEPS}:
+        raise InvalidRequest(
+            f"{run} has trained {task}, which draws nothing by itself; name a model's run", field="model"
+        )
+    with TemporaryDirectory(prefix="licht-eval-") as folder:
+        target = Path(folder) / run.resolve().name
+        export_run(run, target, built_in(), Release())
+        yield load(str(target), device=device, policy="off")
 
 
 def _write_sheet(report: "Report", path: Path) -> None:
