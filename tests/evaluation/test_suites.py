@@ -166,7 +166,7 @@ def test_the_judge_is_measured_on_true_pictures() -> None:
     for at in range(14):
         oracle.show(sample_scene(KINDS[at % len(KINDS)], SEED, at, split="test", pairs="any"))
     for kind in ("one", "two"):
-        for prompt in suite_pictures.prompts(kind, 14):  # type: ignore[arg-type] # both are kinds of scenes
+        for prompt in suite_pictures.prompts(kind, 14):
             oracle.show(prompt.scene)
     rows = run_suite("judge", bench, "oracle").rows
     assert all(row.value == 1.0 for row in rows.values())
