@@ -9,7 +9,7 @@ from PIL import Image
 from tests.cli.conftest import Licht
 from tests.support.pictures import image, write_image
 
-TOO_LONG = "warning: the prompt is too long for tiny: the first 40 of 87 tokens were used\n"
+TOO_LONG = "warning: the prompt is too long for tiny: the first 40 of 88 tokens were used\n"
 
 
 def shown(path: Path) -> np.ndarray:
