@@ -49,7 +49,8 @@ def test_submit_poll_fetch(service: Service) -> None:
     result = ready["result"]
     assert (result["prompt"], result["seed"], result["width"]) == ("a red sphere", 7, 128)
     assert result["duration"] == result["end_time"] - result["start_time"] >= 0
-    assert ready["details"] == {"model": "fake", "warnings": [], "prompt_upsampled": False}
+    told_of = {"model": "fake", "warnings": [], "prompt_upsampled": False, "candidates": 1, "ranker": None}
+    assert ready["details"] == told_of
     assert result["sample"].startswith(HOST)
     fetched = service.client.get(result["sample"], headers={"x-key": ""})
     assert (fetched.status_code, fetched.headers["content-type"]) == (200, "image/jpeg")

@@ -139,8 +139,12 @@ def test_every_route_says_who_may_use_it(service: Service) -> None:
     for route in walk(service.app.routes):
         path = str(route.path)
         if path not in paths:
-            # the studio's files are open to all, and no part of the API's document
-            assert path == "/openapi.json" or access_of(route.endpoint) == "open"
+            # no part of the API's document: the studio's files, open to all, and routes that are not served here
+            if path != "/openapi.json" and access_of(route.endpoint) != "open":
+                assert access_of(route.endpoint) == "generate", path
+                for method in route.methods:
+                    refused = service.client.request(method, path.format(name="pro"), headers={"x-key": ""})
+                    assert refused.json()["detail"] in ("Not authenticated", "Invalid API key format"), path
             continue
         seen.add(path)
         access = access_of(route.endpoint)
