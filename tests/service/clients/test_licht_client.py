@@ -1,4 +1,4 @@
-"""`licht.Client`, and the lines of docs/serving.md, against a running service with the built-in model."""
+"""`licht.Client`, and the lines of README and docs/serving.md, against a running service with the built-in model."""
 
 import io
 import json
@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import httpx
+import pytest
 from PIL import Image
 
 import licht
@@ -24,8 +25,10 @@ def test_the_same_call_as_on_this_machine(live: Served) -> None:
     assert sum(differences) / len(differences) < 4
 
 
-def test_the_curl_lines_of_the_documentation(live: Served) -> None:
-    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "docs/serving.md"])
+def test_the_curl_lines_of_the_documentation(live: Served, page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "localhost:8000/v1/flux-2-pro" in text
     body = text.partition("-d '")[2].partition("'")[0]
     headers = ["-H", f"x-key: {live.key}", "-H", "content-type: application/json"]
     command = ["curl", "-sS", "--noproxy", "*", f"{live.url}/v1/flux-2-pro", *headers, "-d", body]
