@@ -80,6 +80,13 @@ def test_secrets_are_masked(tmp_path: Path) -> None:
     assert settings.database_url == "postgresql://u:hush@h/d"
 
 
+@pytest.mark.parametrize("field", ["upsampling.url", "storage.url", "storage.endpoint_url", "telemetry.endpoint"])
+def test_passwords_in_addresses_are_masked(field: str) -> None:
+    settings = load_settings(None, {"data": "d", field: "https://me:hush@host/path?x=a@b"}, {})
+    section, name = field.split(".")
+    assert settings.masked()[section][name] == f"https://{MASK}@host/path?x=a@b"
+
+
 def test_what_is_off_is_said_aloud() -> None:
     told = {"server.public_url": "https://x", "telemetry.endpoint": "http://x/v1/traces"}
     told |= {"upsampling.url": "http://x/v1", "worker.ranker": "a:b"}

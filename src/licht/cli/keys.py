@@ -40,6 +40,8 @@ def create(
 
     if days is not None and not 0 < days < 100_000:
         raise InvalidRequest(f"--days is {days}; use a number above 0", field="days")
+    if credits_limit is not None and not 0 <= credits_limit <= 1e12:
+        raise InvalidRequest(f"--credits is {credits_limit}; use a number from 0 to 1e12", field="credits")
     created = _store(data, settings).create(
         name,
         scope or (Scope.GENERATE,),

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from licht.core.request import MAX_STEPS
 ENVIRONMENT_PREFIX: Final = "LICHT_SERVICE__"
 """`LICHT_SERVICE__QUEUE__LEASE_S=20` sets `lease_s` of the table `[queue]`."""
 MASK: Final = "********"
+_IN_ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]*://)[^/?#\s]*@", re.IGNORECASE)
 
 
 def _network(text: str) -> str:
@@ -329,6 +331,7 @@ class Settings(Section):
         for section, name in (("database", "url"), ("links", "secret"), ("upsampling", "key")):
             if plain[section][name] is not None:
                 plain[section][name] = MASK
+        plain = _without_passwords(plain)
         plain["tiers"] = {name: tier.model_dump(mode="json") for name, tier in self.effective_tiers().items()}
         return plain
 
@@ -443,3 +446,12 @@ def _validated(kind: type[S], values: Mapping[str, Any], prefix: str) -> S:
         else:
             message = f"setting {name}: {found['msg'].lower()}"
         raise InvalidSettings(message, field=name) from error
+
+
+def _without_passwords(value: Any) -> Any:  # noqa: ANN401 - JSON values
+    """The same with user and password masked in whatever is an address: `https://name:word@host`."""
+    if isinstance(value, dict):
+        return {name: _without_passwords(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_without_passwords(each) for each in value]
+    return _IN_ADDRESS.sub(rf"\1{MASK}@", value) if isinstance(value, str) else value
