@@ -69,6 +69,7 @@ def test_keys(capsys: Capture, data: str) -> None:
     [
         ["keys", "create", "--scope", "all"],
         ["keys", "create", "--days", "-1"],
+        ["keys", "create", "--credits", "nan"],
         ["keys", "revoke", "nobody"],
         ["usage", "--since", "yesterday"],
         ["usage", "--key", "nobody"],
