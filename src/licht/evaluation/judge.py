@@ -81,13 +81,24 @@ class JudgeNetwork(nn.Module):
 
     def forward(self, image_BCHW: Tensor) -> Outputs:
         """Images in [-1, 1], sides multiples of 16."""
-        near = self.near(self.stem(image_BCHW))
-        middle = self.middle(near)
-        far = self.far(middle)
+        near, middle, far = self._pyramid(image_BCHW)
         up = self.joined(middle + F.interpolate(self.from_far(far), scale_factor=2.0))
         fine = self.fine(self.from_near(near) + F.interpolate(up, scale_factor=2.0))
-        pooled = torch.cat([far.mean((2, 3)), far.amax((2, 3)), middle.mean((2, 3))], dim=1)
-        return Outputs(self.objects(fine), self.picture(pooled))
+        return Outputs(self.objects(fine), self.picture(_pooled(middle, far)))
+
+    def features(self, image_BCHW: Tensor) -> Tensor:
+        """(B, 256): what the picture's own answers are read from, for distances between sets of pictures."""
+        _, middle, far = self._pyramid(image_BCHW)
+        return _pooled(middle, far)
+
+    def _pyramid(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        near = self.near(self.stem(image_BCHW))
+        middle = self.middle(near)
+        return near, middle, self.far(middle)
+
+
+def _pooled(middle: Tensor, far: Tensor) -> Tensor:
+    return torch.cat([far.mean((2, 3)), far.amax((2, 3)), middle.mean((2, 3))], dim=1)
 
 
 def split_by(categories: Mapping[str, Sequence[str]], answers_BC: Tensor) -> dict[str, Tensor]:
@@ -118,6 +129,12 @@ class Judge:
         if missing:
             raise InvalidCheckpoint(f"{file} lacks {', '.join(sorted(missing)[:3])}; train the judge again")
         return cls(network)
+
+    @torch.inference_mode()
+    def features(self, pictures_BHWC: Tensor) -> Tensor:
+        """(B, 256) float32 of uint8 pictures (B, H, W, 3)."""
+        parts = [part.permute(0, 3, 1, 2).float() / 127.5 - 1 for part in pictures_BHWC.split(_AT_ONCE)]
+        return torch.cat([self.network.features(part) for part in parts])
 
     @torch.inference_mode()
     def look(self, pictures_BHWC: Tensor) -> list[Seen]:

@@ -20,10 +20,14 @@ _HELD_OUT, _SHOWN = 256, 8
 
 @dataclass(frozen=True, slots=True)
 class AutoencoderBatch:
-    """Images (B, 3, H, W) in [-1, 1], noise of the latent's shape, and labels (B, H / 8, W / 8, 3) where wanted."""
+    """Images (B, 3, H, W) in [-1, 1], noise of the latent's shape, and labels (B, H / 8, W / 8, 3) where wanted.
+
+    `level_B` is how much of the noise the decoder gets on top of what the encoder asks for, in deviations of the latents.
+    """
 
     image_BCHW: Tensor
     noise_BCHW: Tensor
+    level_B: Tensor
     labels_BHWK: Tensor | None
 
 
@@ -42,7 +46,12 @@ class AutoencoderModule(nn.Module):
         image, noise = batch.image_BCHW, batch.noise_BCHW
         mean, log_variance = self.autoencoder.encode_moments(image)
         mean, log_variance = mean.float(), log_variance.float().clamp(-30, 20)
-        z = mean + noise * (0.5 * log_variance).exp()
+        variance = log_variance.exp()
+        if self.weights.noise:
+            # The gradient goes through the deviation too: larger latents are no way out of the noise.
+            spread = mean.var(dim=(0, 2, 3), keepdim=True)
+            variance = variance + batch.level_B.square().view(-1, 1, 1, 1) * spread
+        z = mean + noise * variance.sqrt()
         decoded = self.autoencoder.decoder(z)
         terms = reconstruction_losses(decoded.float(), image, mean, log_variance, self.weights)
         if self.semantic is not None and batch.labels_BHWK is not None:
@@ -80,6 +89,7 @@ class AutoencoderTask:
         lefts = torch.randint((self.store.size[0] - crop) // 8 + 1, (count,), generator=generator) * 8
         z = self.recipe.networks.z_channels
         noise = torch.randn(count, z, crop // 8, crop // 8, generator=generator)
+        level = self.recipe.autoencoder.noise * torch.rand(count, generator=generator)
         rows = slice(rank.index, None, rank.count)
         at = list(zip(tops[rows].tolist(), lefts[rows].tolist(), strict=True))
         whole = self.store.images(indices[rows])
@@ -93,7 +103,8 @@ class AutoencoderTask:
                     for each, (top, left) in zip(self.labels.pixels(indices[rows]), at, strict=True)
                 ]
             ).to(self.device)
-        return AutoencoderBatch(torch.stack(crops).to(self.device), noise[rows].to(self.device), labels)
+        images = torch.stack(crops).to(self.device)
+        return AutoencoderBatch(images, noise[rows].to(self.device), level[rows].to(self.device), labels)
 
     @torch.no_grad()
     def sample(self, path: Path, step: int) -> dict[str, float]:

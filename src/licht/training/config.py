@@ -132,6 +132,9 @@ class AutoencoderLoss:
     kl: float = 1e-6
     semantic: float = 0.0
     """Weight of what one linear map of each latent position is to tell about what is seen there; 0 leaves it out."""
+    noise: float = 0.0
+    """Most noise that the decoder has to bear, in standard deviations of each latent channel; each picture of a batch
+    gets an even share between none and this. It keeps the latents' errors and the pictures' in proportion."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,158 @@
+"""What a latent costs and what it gives: autoencoders of several kinds, and flow models trained equally on each.
+
+    python benchmarks/autoencoder_study.py --folder ~/study 64 128 128+semantic 128+noise
+
+A variant is the number of channels a token (four times the latent channels), then what regularises it: `semantic` (a
+linear map of each latent position tells what is seen there) or `noise` (the decoder bears up to half a deviation of it).
+Each trains an autoencoder, then a flow model on scenes of one and two objects, for the same steps on the same pictures.
+Runs are kept in the folder and gone on with; every finished variant prints one line of JSON.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+import licht
+from licht.checkpoint.catalog import built_in
+from licht.evaluation import scoring, segmentation
+from licht.evaluation.decoded import decoded
+from licht.evaluation.distance import energy_distance
+from licht.evaluation.drawing import Drawer, Settings
+from licht.evaluation.intervals import mean, share
+from licht.evaluation.judge import Judge
+from licht.evaluation.seen import Seen, truth, wrong_attributes
+from licht.evaluation.suite_pictures import Prompt, prompts
+from licht.evaluation.suite_words import ssim
+from licht.evaluation.suites import SEED
+from licht.recipes.nano import nano_autoencoder, nano_base
+from licht.training.config import Recipe, Source, Stream
+from licht.training.export import Release, export_run
+from licht.training.objectives import psnr
+from licht.world.render import render
+from licht.world.sample import sample_kind, sample_scene
+
+REGULARISERS = {"semantic": {"semantic": 0.1}, "noise": {"noise": 0.5}}
+KINDS = ("one", "two", "relation")
+ROWS = 6_000
+HOURS = 24 * 60.0
+
+
+def autoencoder_recipe(variant: str, steps: int) -> Recipe:
+    """The recipe of the family, with the variant's channels and regularisers."""
+    channels, *names = variant.split("+")
+    weights: dict[str, float] = {}
+    for name in names:
+        weights |= REGULARISERS[name]
+    recipe = nano_autoencoder()
+    return dataclasses.replace(
+        recipe,
+        name=f"autoencoder {variant}",
+        networks=dataclasses.replace(recipe.networks, z_channels=int(channels) // 4),
+        autoencoder=dataclasses.replace(recipe.autoencoder, **weights),
+        optim=dataclasses.replace(recipe.optim, steps=steps),
+    )
+
+
+def flow_recipe(variant: str, autoencoder: Path, steps: int) -> Recipe:
+    """Text to image only, one size."""
+    recipe = nano_base()
+    networks = autoencoder_recipe(variant, 1).networks
+    return dataclasses.replace(
+        recipe,
+        name=f"flow {variant}",
+        autoencoder_from=str(autoencoder),
+        networks=dataclasses.replace(networks, hidden_size=256, depth=2, depth_single=3),
+        optim=dataclasses.replace(recipe.optim, steps=steps, compile=True, ema=0.99),
+        data=dataclasses.replace(recipe.data, streams=(Stream("study", Source.PICTURE, KINDS, ROWS, 1.0),)),
+    )
+
+
+def follow(recipe: Recipe, run: Path, data: Path) -> None:
+    """Train to the end, in a process of its own."""
+    run.mkdir(parents=True, exist_ok=True)
+    file = run.with_suffix(".json")
+    file.write_text(recipe.as_json())
+    command = [sys.executable, "-m", "licht", "train", str(file), "--minutes", str(HOURS)]
+    subprocess.run([*command, "--run", str(run), "--data", str(data)], check=True, stdout=subprocess.DEVNULL)
+
+
+def measured(flow: Path, count: int, steps: int, guidance: float) -> dict[str, float]:
+    """Figures of the autoencoder on held-out pictures of every kind, and of what the flow model draws."""
+    judge = Judge.load()
+    with TemporaryDirectory() as folder:
+        export_run(flow, Path(folder) / "model", built_in(), Release())
+        model = licht.load(str(Path(folder) / "model"), policy="off")
+        scenes = [sample_scene(sample_kind(SEED, at), SEED, at, split="test") for at in range(count)]
+        true = render(scenes, 128, 128)
+        back = decoded(model.engine.autoencoder, true)
+        figures = {
+            "psnr_db": float(psnr(_signed(back), _signed(true)).mean()),
+            "ssim": float(ssim(_signed(back) / 2 + 0.5, _signed(true) / 2 + 0.5).mean()),
+            "distance_decoded": energy_distance(judge.features(back), judge.features(true)),
+        }
+        asked = prompts("one", count // 2) + prompts("two", count // 2)
+        drawer = Drawer(model, Settings(steps, guidance))
+        drawn = torch.stack([drawer.draw(one.told.text, SEED + at) for at, one in enumerate(asked)])
+    return figures | _of_drawn(judge, asked, drawn)
+
+
+def _signed(pictures_BHWC: Tensor) -> Tensor:
+    return pictures_BHWC.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _of_drawn(judge: Judge, asked: list[Prompt], drawn_BHWC: Tensor) -> dict[str, float]:
+    true = render([prompt.scene for prompt in asked], 128, 128)
+    seen = judge.look(drawn_BHWC)
+    right = [
+        scoring.objects_right(one, prompt.scene, prompt.told.stated) for one, prompt in zip(seen, asked, strict=True)
+    ]
+    colors = [(at, found) for at, prompt in enumerate(asked) if (found := segmentation.row_colors(prompt.scene))]
+    return {
+        "distance_drawn": energy_distance(judge.features(drawn_BHWC), judge.features(true)),
+        "attributes": mean([_attributes(one, prompt) for one, prompt in zip(seen, asked, strict=True)]).value,
+        "all_right": share(right).value,
+        "colors": share([segmentation.colors_in_order(drawn_BHWC[at], found) for at, found in colors]).value,
+    }
+
+
+def _attributes(seen: Seen, prompt: Prompt) -> float:
+    """Share of what was asked of the objects that is seen in those that are most like them."""
+    right, wrong, asked = truth(prompt.scene), 0, 0
+    for index, (one, true) in enumerate(zip(scoring.assign(seen, right), right.objects, strict=True)):
+        told = scoring.told_attributes(index, prompt.told.stated)
+        asked += len(told)
+        wrong += len(told) if one is None else len(wrong_attributes(one, true.attributes, told))
+    return 1 - wrong / asked
+
+
+def main() -> None:
+    """Train and measure each variant in turn."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("variants", nargs="+")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--autoencoder-steps", type=int, default=1_300)
+    parser.add_argument("--flow-steps", type=int, default=700)
+    parser.add_argument("--n", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance", type=float, default=3.0)
+    options = parser.parse_args()
+    folder = options.folder.expanduser()
+    for variant in options.variants:
+        run, flow = folder / f"autoencoder-{variant}", folder / f"flow-{variant}"
+        follow(autoencoder_recipe(variant, options.autoencoder_steps), run, folder / "pictures")
+        follow(flow_recipe(variant, run, options.flow_steps), flow, folder / f"latents-{variant}")
+        figures = measured(flow, options.n, options.steps, options.guidance)
+        print(
+            json.dumps({"variant": variant, **{name: round(value, 5) for name, value in figures.items()}}), flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()
