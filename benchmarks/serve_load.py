@@ -23,11 +23,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 from sqlalchemy import func, select
@@ -48,6 +51,8 @@ _ROUTE: Final = "/v1/flux-2-pro"
 _LEASE_S: Final = 3.0
 _SETTLE_S: Final = 0.4
 """Threads of torch spin for a while after their work, and would take a core from the process that is next."""
+_CALLERS: Final = 8
+_BODY_MIB: Final = 120
 _BUILT_IN: Final = ""
 """No other engine than Licht's own, which opens the built-in model."""
 
@@ -489,6 +494,52 @@ def _draw(client: httpx.Client, prompt: str) -> float:
     raise RuntimeError("the events ended without an end")
 
 
+def bodies(options: Options) -> Result:
+    """Eight callers at once with 120 MiB each, without a key and with one: the most that the API takes of memory."""
+    found: Result = {}
+    with service(options) as served:
+        api = served.children()[0]
+        for name, key in (("without_a_key", ""), ("with_a_key", served.key)):
+            Path(f"/proc/{api}/clear_refs").write_text("5", encoding="ascii")
+            before_mib = resident_mib(api)
+            with ThreadPoolExecutor(_CALLERS) as pool:
+                answers = list(pool.map(lambda _, key=key: _large(served.url, key), range(_CALLERS)))
+            found[name] = {
+                "answers": answers,
+                "before_mib": round(before_mib, 1),
+                "peak_mib": round(_peak_mib(api), 1),
+            }
+    return {"callers": _CALLERS, "body_mib": _BODY_MIB, **found}
+
+
+def _large(url: str, key: str) -> str:
+    """Send one large body; returns what came back: a status, or that the connection was cut off."""
+    host = urlsplit(url)
+    connection = HTTPConnection(host.hostname or "", host.port, timeout=120)
+    head, piece, tail = b'{"prompt": "a cube", "input_image": "', b"A" * 2**20, b'"}'
+    try:
+        connection.putrequest("POST", _ROUTE)
+        connection.putheader("Content-Type", "application/json")
+        connection.putheader("Content-Length", str(len(head) + _BODY_MIB * len(piece) + len(tail)))
+        if key:
+            connection.putheader("x-key", key)
+        connection.endheaders(head)
+        for _ in range(_BODY_MIB):
+            connection.send(piece)
+        connection.send(tail)
+        return str(connection.getresponse().status)
+    except OSError:
+        return "cut off"
+    finally:
+        connection.close()
+
+
+def _peak_mib(pid: int) -> float:
+    """The most resident memory of a process since it was last reset."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 CASES: Final[dict[str, Callable[[Options], Result]]] = {
     "submit": submit,
     "drain": drain,
@@ -497,6 +548,7 @@ CASES: Final[dict[str, Callable[[Options], Result]]] = {
     "fair": fair,
     "stop": stopping,
     "overhead": overhead,
+    "bodies": bodies,
 }
 
 

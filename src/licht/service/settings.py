@@ -52,6 +52,8 @@ class Server(Section):
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     """Names accepted in the Host header, without the port; "*" accepts all. The host of `public_url` always is."""
     max_body_bytes: Count = 128 * 2**20
+    open_bodies_bytes: Count = 256 * 2**20
+    """How much the bodies of all open requests may take together; beyond that, callers hear 503 and try again."""
     drain_s: Seconds = 30.0
     """How long a stopping worker may go on with its job before it gives the job back."""
 
@@ -381,6 +383,12 @@ def load_settings(
         raise InvalidSettings(
             "upsampling.url and upsampling.local are both set; keep the one that is to write prompts out",
             field="upsampling.local",
+        )
+    if settings.server.open_bodies_bytes < settings.server.max_body_bytes:
+        raise InvalidSettings(
+            f"server.open_bodies_bytes is {settings.server.open_bodies_bytes}; use at least server.max_body_bytes "
+            f"({settings.server.max_body_bytes}), so that one request of that size can be read",
+            field="server.open_bodies_bytes",
         )
     if settings.queue.heartbeat_s * 2 > settings.queue.lease_s:
         raise InvalidSettings(

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select
 
-from licht.service.api.auth import needs
+from licht.service.api.auth import Guarded, needs
 from licht.service.api.parts import parts_of
 from licht.service.database.tables import JOBS, KEYS
 from licht.service.keys import Key, Scope
@@ -130,7 +130,7 @@ class RefusalList(BaseModel):
 
 def router() -> APIRouter:
     """Routes for keys with the scope `admin`."""
-    made = APIRouter(prefix="/v1/admin", tags=["admin"])
+    made = APIRouter(route_class=Guarded, prefix="/v1/admin", tags=["admin"])
     made.add_api_route("/keys", list_keys, methods=["GET"], response_model=KeyList)
     made.add_api_route("/keys", create_key, methods=["POST"], status_code=201, response_model=CreatedView)
     made.add_api_route("/keys/{key_id}/revoke", revoke_key, methods=["POST"], response_model=KeyView)

@@ -89,7 +89,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     app.add_middleware(
         Surround,
         hosts=_hosts(settings),
-        max_body_bytes=settings.server.max_body_bytes,
+        bodies=opened.open_bodies,
         observe=app.state.measurements.observe,
         telemetry=opened.telemetry,
     )

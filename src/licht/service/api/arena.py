@@ -13,7 +13,7 @@ from licht.core.elo import Standing, Vote, standings
 from licht.core.errors import InvalidRequest, UnknownJob
 from licht.core.request import MAX_STEPS
 from licht.service.api.accept import accept
-from licht.service.api.auth import needs
+from licht.service.api.auth import Guarded, needs
 from licht.service.api.bodies import SubmitBody, draft_of
 from licht.service.api.parts import Parts, base_url_of, key_of, parts_of
 from licht.service.database.connect import AnyRow
@@ -112,7 +112,7 @@ class Table(BaseModel):
 
 def router() -> APIRouter:
     """The arena's routes."""
-    made = APIRouter(prefix="/v1/arena", tags=["arena"])
+    made = APIRouter(route_class=Guarded, prefix="/v1/arena", tags=["arena"])
     made.add_api_route("", table, methods=["GET"], response_model=Table)
     made.add_api_route("/battles", create, methods=["POST"], status_code=202, response_model=Battle)
     made.add_api_route("/battles/{battle_id}", show, methods=["GET"], response_model=Battle)

@@ -1,9 +1,11 @@
 """One dependency for every route: what a route asks for is written on it, and a route without a word stays shut."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import HTTPException, Request, Security
+from fastapi import HTTPException, Request, Response, Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from licht.core.errors import NotAuthenticated, NotPermitted
@@ -44,23 +46,46 @@ _HEADER: Final = APIKeyHeader(name="x-key", auto_error=False, description="A key
 _BEARER: Final = HTTPBearer(auto_error=False, description="The same key")
 
 
-def authenticate(
+async def authenticate(
     request: Request,
     _key: Annotated[str | None, Security(_HEADER)] = None,
     _token: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
 ) -> None:
-    """Let a request through to a route, and keep its key. Runs in a thread; raises what becomes 403 or 422.
+    """Let a request through to a route that `Guarded` has looked at, or look now. Raises what becomes 403 or 422.
 
     `_key` and `_token` are there for the document only.
     """
+    if getattr(request.state, "let_in", None) is not request.scope["endpoint"]:
+        await _look(request)
+
+
+class Guarded(APIRoute):
+    """A route that looks at the key before anything of a body is read: bodies are large, and strangers many."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler of the framework, behind the look at the key."""
+        inner = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            await _look(request)
+            return await inner(request)
+
+        return handler
+
+
+async def _look(request: Request) -> None:
+    """Keep the key of a request that may pass, and that it may."""
     endpoint = request.scope["endpoint"]
     access = access_of(endpoint)
-    if access == _OPEN:
-        return
     if access is None:
         raise NotPermitted("Not permitted")
+    if access != _OPEN:
+        await asyncio.to_thread(_check, request, access, getattr(endpoint, _UNLESS, None))
+    request.state.let_in = endpoint
+
+
+def _check(request: Request, access: str, unless: Callable[[Settings], bool] | None) -> None:
     text = _given(request)
-    unless: Callable[[Settings], bool] | None = getattr(endpoint, _UNLESS, None)
     if text is None and unless is not None and unless(parts_of(request).settings):
         return
     if text is None:

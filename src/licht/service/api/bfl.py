@@ -11,7 +11,7 @@ from licht.core.errors import UnknownJob
 from licht.safety.policy import convert
 from licht.service import links
 from licht.service.api.accept import accept
-from licht.service.api.auth import needs, open_to_all
+from licht.service.api.auth import Guarded, needs, open_to_all
 from licht.service.api.bodies import SubmitBody, body_of, draft_of
 from licht.service.api.errors import body as error_body
 from licht.service.api.parts import Parts, base_url_of, key_of, parts_of
@@ -55,7 +55,7 @@ class CreditsLeft(BaseModel):
 
 def router(parts: Parts) -> APIRouter:
     """One submit route for each tier, and what all of them share."""
-    made = APIRouter()
+    made = APIRouter(route_class=Guarded)
     for name in parts.tiers:
         _add_submit(made, name)
     made.add_api_route("/v1/get_result", get_result, methods=["GET"], response_model=Polled, tags=["bfl"])

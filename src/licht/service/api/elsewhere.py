@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from licht.core.errors import NotServed, UnknownFinetune
-from licht.service.api.auth import needs
+from licht.service.api.auth import Guarded, needs
 from licht.service.api.parts import parts_of
 from licht.service.keys import Scope
 
@@ -33,7 +33,7 @@ class FinetunesView(BaseModel):
 
 def router() -> APIRouter:
     """The routes. They come after all others: what a settings file calls alike is served."""
-    made = APIRouter(prefix="/v1", include_in_schema=False)
+    made = APIRouter(route_class=Guarded, prefix="/v1", include_in_schema=False)
     made.add_api_route("/my_finetunes", my_finetunes, methods=["GET"], response_model=FinetunesView)
     made.add_api_route("/finetune_details", finetune_details, methods=["GET"])
     made.add_api_route("/delete_finetune", submit_finetuned, methods=["POST"])

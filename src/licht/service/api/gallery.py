@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from licht.core.errors import InvalidRequest
-from licht.service.api.auth import needs
+from licht.service.api.auth import Guarded, needs
 from licht.service.api.native import delete_job
 from licht.service.api.parts import Parts, base_url_of, key_of, parts_of
 from licht.service.gallery import Piece, Search
@@ -58,7 +58,7 @@ class PictureList(BaseModel):
 
 def router() -> APIRouter:
     """The routes."""
-    made = APIRouter(prefix="/v1/gallery", tags=["gallery"])
+    made = APIRouter(route_class=Guarded, prefix="/v1/gallery", tags=["gallery"])
     made.add_api_route("", list_pictures, methods=["GET"], response_model=PictureList)
     made.add_api_route("/{job_id}", get_picture_made, methods=["GET"], response_model=MadePicture)
     made.add_api_route("/{job_id}", delete_picture, methods=["DELETE"], status_code=204, response_class=Response)

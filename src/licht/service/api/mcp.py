@@ -2,20 +2,25 @@
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from licht.service.api.auth import needs
-from licht.service.api.openai_errors import OpenAIRoute
+from licht.service.api.open_bodies import WITHIN
+from licht.service.api.openai_errors import OpenAIRoute, Problem
 from licht.service.keys import Scope as KeyScope
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import Context
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+
+_NOT_DONE: Final = -32000
+"""JSON-RPC leaves this one to servers."""
 
 
 class McpOverHttp:
@@ -66,7 +71,7 @@ class McpOverHttp:
         def connect(ctx: "Context[Any, Any]") -> httpx.AsyncClient:
             headers = mcp.headers_of(ctx.headers or {})
             return httpx.AsyncClient(
-                transport=httpx.ASGITransport(self._app), base_url=f"http://{headers['host']}", headers=headers
+                transport=httpx.ASGITransport(self._within), base_url=f"http://{headers['host']}", headers=headers
             )
 
         server = mcp.build(connect)
@@ -79,21 +84,45 @@ class McpOverHttp:
         )
         return server.session_manager
 
+    async def _within(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A call of the tools: what it carries came in with the call of whoever uses them."""
+        await self._app({**scope, WITHIN: True}, receive, send)
+
 
 class _Handed(Response):
-    """A response that is made elsewhere."""
+    """A response that is made elsewhere, to a message that was read here."""
 
-    def __init__(self, served: McpOverHttp) -> None:
+    def __init__(self, served: McpOverHttp, message: bytes) -> None:
         super().__init__()
         self._served = served
+        self._message = message
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._served.handle(scope, receive, send)
+        unread = True
+
+        async def again() -> Message:
+            nonlocal unread
+            if unread:
+                unread = False
+                return {"type": "http.request", "body": self._message, "more_body": False}
+            return await receive()
+
+        await self._served.handle(scope, again, send)
+
+
+class McpRoute(OpenAIRoute):
+    """A route whose errors are those of JSON-RPC, beside a status that says the same."""
+
+    @staticmethod
+    def shaped(said: Problem) -> dict[str, Any]:
+        """An error that answers no call in particular: what was called was not read, or not let in."""
+        error = {"code": _NOT_DONE, "message": said.message, "data": {"code": said.code}}
+        return {"jsonrpc": "2.0", "id": None, "error": error}
 
 
 def router() -> APIRouter:
     """The route."""
-    made = APIRouter(tags=["mcp"], route_class=OpenAIRoute)
+    made = APIRouter(tags=["mcp"], route_class=McpRoute)
     message = {"type": "object", "properties": {"jsonrpc": {"const": "2.0"}, "method": {"type": "string"}}}
     made.add_api_route(
         "/mcp",
@@ -116,4 +145,4 @@ def router() -> APIRouter:
 async def call(request: Request) -> Response:
     """One message of the Model Context Protocol (Streamable HTTP, stateless, JSON answers)."""
     served: McpOverHttp = request.app.state.mcp
-    return _Handed(served)
+    return _Handed(served, await request.body())

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from licht.core.errors import UnknownJob
 from licht.service.api.accept import accept
-from licht.service.api.auth import needs
+from licht.service.api.auth import Guarded, needs
 from licht.service.api.bfl import picture_response
 from licht.service.api.bodies import JobBody, draft_of
 from licht.service.api.parts import Parts, base_url_of, key_of, parts_of
@@ -66,7 +66,7 @@ class JobList(BaseModel):
 
 def router() -> APIRouter:
     """The native routes."""
-    made = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+    made = APIRouter(route_class=Guarded, prefix="/v1/jobs", tags=["jobs"])
     made.add_api_route("", create_job, methods=["POST"], status_code=202, response_model=JobView)
     made.add_api_route("", list_jobs, methods=["GET"], response_model=JobList)
     made.add_api_route("/{job_id}", get_job, methods=["GET"], response_model=JobView)

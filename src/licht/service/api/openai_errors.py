@@ -1,13 +1,12 @@
 """Errors in the shape of OpenAI's API: `{"error": {"message", "type", "param", "code"}}`."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -26,6 +25,7 @@ from licht.core.errors import (
     UnknownJob,
     UnknownModel,
 )
+from licht.service.api.auth import Guarded
 
 _LOG: Final = logging.getLogger(__name__)
 _INVALID: Final = "invalid_request_error"
@@ -90,44 +90,55 @@ def problem(error: LichtError) -> tuple[int, Problem]:
     return 500, Problem(message=error.message, type=_SERVER, param=None, code=error.code)
 
 
-class OpenAIRoute(APIRoute):
+class OpenAIRoute(Guarded):
     """A route whose errors have this shape, those of keys and bodies included."""
 
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+    @staticmethod
+    def shaped(said: Problem) -> dict[str, Any]:
+        """The body of an error."""
+        return ProblemBody(error=said).model_dump()
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of the framework, with its errors caught."""
         inner = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
             try:
                 return await inner(request)
-            except LichtError as error:
-                return _of_tree(error)
-            except RequestValidationError as error:
-                return _of_body(error)
-            except HTTPException as error:
-                status = 401 if error.detail == "Invalid API key format" else error.status_code
-                said = Problem(message=str(error.detail), type=_INVALID, param=None, code=f"http_{status}")
-                return JSONResponse(ProblemBody(error=said).model_dump(), status, error.headers)
+            except (LichtError, RequestValidationError, HTTPException) as error:
+                status, said, headers = _told(error)
+                return JSONResponse(self.shaped(said), status, headers)
 
         return handler
 
 
-def _of_tree(error: LichtError) -> JSONResponse:
+def _told(error: LichtError | RequestValidationError | HTTPException) -> tuple[int, Problem, Mapping[str, str]]:
+    """Status, words and headers."""
+    if isinstance(error, LichtError):
+        return _of_tree(error)
+    if isinstance(error, RequestValidationError):
+        return 400, _of_body(error), {}
+    status = 401 if error.detail == "Invalid API key format" else error.status_code
+    kind = _INVALID if status < 500 else _SERVER
+    said = Problem(message=str(error.detail), type=kind, param=None, code=f"http_{status}")
+    return status, said, error.headers or {}
+
+
+def _of_tree(error: LichtError) -> tuple[int, Problem, Mapping[str, str]]:
     status, said = problem(error)
-    headers: dict[str, str] = {}
-    if isinstance(error, InsufficientCredits):
-        headers["x-should-retry"] = "false"
-    elif status in (409, 429, 503):
-        headers["Retry-After"] = "2"
     if status == 500:
         _LOG.error("error", extra={"code": error.code, "reason": error.message})
-    return JSONResponse(ProblemBody(error=said).model_dump(), status, headers)
+    if isinstance(error, InsufficientCredits):
+        return status, said, {"x-should-retry": "false"}
+    return status, said, {"Retry-After": "2"} if status in (409, 429, 503) else {}
 
 
-def _of_body(error: RequestValidationError) -> JSONResponse:
+def _of_body(error: RequestValidationError) -> Problem:
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"][1:]]
-    param = ".".join(path) or None
+    if first["type"] == "json_invalid":
+        # no field is to blame, and where the text breaks off is no name of one
+        said = "the body is no valid JSON; send an object with prompt"
+        return Problem(message=said, type=_INVALID, param=None, code=None)
+    param = ".".join(str(part) for part in first["loc"][1:]) or None
     message = f"{param}: {first['msg']}" if param else str(first["msg"])
-    said = Problem(message=message, type=_INVALID, param=param, code=str(first["type"]))
-    return JSONResponse(ProblemBody(error=said).model_dump(), 400)
+    return Problem(message=message, type=_INVALID, param=param, code=str(first["type"]))

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from licht.core.errors import NotAvailable
-from licht.service.api.auth import needs, open_to_all
+from licht.service.api.auth import Guarded, needs, open_to_all
 from licht.service.api.parts import Parts, parts_of
 from licht.service.keys import Scope
 from licht.service.queue import tallies
@@ -147,7 +147,7 @@ def _condition(parts: Parts, heartbeat_at: float, ready_at: float | None) -> str
 
 def router() -> APIRouter:
     """Health and metrics."""
-    made = APIRouter(tags=["operations"])
+    made = APIRouter(route_class=Guarded, tags=["operations"])
     made.add_api_route("/livez", livez, methods=["GET"])
     made.add_api_route("/readyz", readyz, methods=["GET"])
     made.add_api_route("/metrics", metrics, methods=["GET"], response_class=Response)

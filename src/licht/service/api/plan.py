@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from licht.core.request import MAX_STEPS
 from licht.safety.policy import Level, Policy, admit
 from licht.service.api.accept import prepare_for
-from licht.service.api.auth import needs
+from licht.service.api.auth import Guarded, needs
 from licht.service.api.bodies import JobBody, draft_of
 from licht.service.api.inputs import Reader
 from licht.service.api.parts import Parts, key_of, parts_of
@@ -52,7 +52,7 @@ class _Times:
 
 def router() -> APIRouter:
     """The route."""
-    made = APIRouter(tags=["jobs"])
+    made = APIRouter(route_class=Guarded, tags=["jobs"])
     made.add_api_route("/v1/plan", plan_job, methods=["POST"], response_model=PlanView)
     return made
 

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from licht.safety.images import thumbnail
-from licht.service.api.auth import needs
+from licht.service.api.auth import Guarded, needs
 from licht.service.api.bodies import Image
 from licht.service.api.draft import Given
 from licht.service.api.inputs import Inputs
@@ -46,7 +46,7 @@ class ReferenceList(BaseModel):
 
 def router() -> APIRouter:
     """The routes."""
-    made = APIRouter(prefix="/v1/references", tags=["references"])
+    made = APIRouter(route_class=Guarded, prefix="/v1/references", tags=["references"])
     responses: dict[int | str, dict[str, object]] = {
         200: {"model": ReferenceView, "description": "The key has these pixels already"}
     }

@@ -19,7 +19,7 @@ from licht.files.sheet import contact_sheet
 from licht.safety.policy import reissue
 from licht.safety.provenance import Ingredient, Making
 from licht.service.api.accept import prepare_for, submit
-from licht.service.api.auth import needs
+from licht.service.api.auth import Guarded, needs
 from licht.service.api.bodies import PictureBody, Section, drawn
 from licht.service.api.draft import Draft, Given
 from licht.service.api.inputs import Reader
@@ -99,7 +99,7 @@ class _Asked:
 
 def router() -> APIRouter:
     """The routes."""
-    made = APIRouter(prefix="/v1/series", tags=["series"])
+    made = APIRouter(route_class=Guarded, prefix="/v1/series", tags=["series"])
     made.add_api_route("", create_series, methods=["POST"], status_code=202, response_model=SeriesView)
     made.add_api_route("", list_series, methods=["GET"], response_model=SeriesList)
     made.add_api_route("/{series_id}", get_series, methods=["GET"], response_model=SeriesView)

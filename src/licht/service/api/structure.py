@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from licht.core.errors import EndpointFailed, InvalidPrompt, NotAvailable
 from licht.core.prompt import StructuredPrompt
-from licht.service.api.auth import needs
+from licht.service.api.auth import Guarded, needs
 from licht.service.api.parts import parts_of
 from licht.service.keys import Scope
 from licht.service.settings import UpsamplingSection
@@ -41,7 +41,7 @@ class StructuredView(BaseModel):
 
 def router() -> APIRouter:
     """The route."""
-    made = APIRouter(prefix="/v1/prompts", tags=["studio"])
+    made = APIRouter(route_class=Guarded, prefix="/v1/prompts", tags=["studio"])
     made.add_api_route("/structured", structured, methods=["POST"], response_model=StructuredView)
     return made
 

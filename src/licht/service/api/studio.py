@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from licht import __version__
 from licht.core.errors import UnknownJob
-from licht.service.api.auth import needs, open_to_all
+from licht.service.api.auth import Guarded, needs, open_to_all
 from licht.service.api.parts import key_of, parts_of
 from licht.service.keys import Scope
 from licht.service.metering import MILLI
@@ -67,7 +67,7 @@ def read_files(folder: Path = FOLDER) -> dict[str, _File]:
 def router() -> APIRouter:
     """The page at `/`, its files below `/studio/`, and `/v1/about`."""
     files = read_files()
-    made = APIRouter(tags=["studio"])
+    made = APIRouter(route_class=Guarded, tags=["studio"])
 
     @open_to_all
     async def page(request: Request) -> Response:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from licht.service.api.errors import body
+from licht.service.api.open_bodies import TOO_LARGE, OpenBodies
 from licht.service.logs import REQUEST_ID
 from licht.service.telemetry import Telemetry
 
@@ -34,12 +34,12 @@ class Surround:
     """The outermost layer of the application."""
 
     def __init__(
-        self, app: ASGIApp, hosts: frozenset[str], max_body_bytes: int, observe: Observe, telemetry: Telemetry
+        self, app: ASGIApp, hosts: frozenset[str], bodies: OpenBodies, observe: Observe, telemetry: Telemetry
     ) -> None:
-        """Answer only the names in `hosts` ("*" for any), and read at most `max_body_bytes` of a body."""
+        """Answer only the names in `hosts` ("*" for any), and read only what `bodies` has room for."""
         self._app = app
         self._hosts = hosts
-        self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
         self._observe = observe
         self._telemetry = telemetry
 
@@ -86,8 +86,13 @@ class Surround:
         refusal = self._refusal(headers)
         if refusal is not None:
             await refusal(scope, receive, send)
-        else:
-            await self._app(scope, self._capped(receive), send)
+            return
+        length = headers.get("content-length")
+        opened = self._bodies.open(scope, receive, int(length) if length is not None else None)
+        try:
+            await self._app(scope, opened.receive, send)
+        finally:
+            opened.close()
 
     def _refusal(self, headers: Headers) -> JSONResponse | None:
         host = _HOST.fullmatch(headers.get("host", ""))
@@ -96,26 +101,10 @@ class Surround:
             return JSONResponse(body(message, message, "unknown_host"), 421)
         length = headers.get("content-length")
         if length is not None and (
-            not (length.isascii() and length.isdigit()) or int(length[:20]) > self._max_body_bytes
+            not (length.isascii() and length.isdigit()) or int(length[:20]) > self._bodies.one_bytes
         ):
-            return JSONResponse(body(*_TOO_LARGE, "http_413"), 413)
+            return JSONResponse(body(TOO_LARGE, TOO_LARGE, "http_413"), 413)
         return None
-
-    def _capped(self, receive: Receive) -> Receive:
-        seen = 0
-
-        async def capped() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._max_body_bytes:
-                raise HTTPException(413, _TOO_LARGE[0])
-            return message
-
-        return capped
-
-
-_TOO_LARGE: Final = ("the request is too large; send smaller pictures", "the request is too large")
 
 
 def _route(scope: Scope) -> str:

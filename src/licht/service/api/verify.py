@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from licht.core.errors import InvalidImage, InvalidRequest, LichtError, NotAuthenticated, NotAvailable, UnknownJob
-from licht.service.api.auth import needs
+from licht.service.api.auth import Guarded, needs
 from licht.service.api.bodies import Image
 from licht.service.api.draft import Given
 from licht.service.api.inputs import Inputs
@@ -55,7 +55,7 @@ class Verdict(BaseModel):
 
 def router() -> APIRouter:
     """The route."""
-    made = APIRouter(tags=["verify"])
+    made = APIRouter(route_class=Guarded, tags=["verify"])
     schema = VerifyBody.model_json_schema()
     files = {name: {"schema": {"type": "string", "format": "binary"}} for name in _FILES}
     content = {"application/json": {"schema": schema}, **files}
