@@ -12,7 +12,7 @@ from licht.core.request import Picture
 from licht.safety import watermark_search as search
 from licht.safety.watermark import Detection, Watermark
 from licht.safety.watermark_code import CODED_BITS, GENERATORS, MEMORY, _messages, decode, encode
-from licht.safety.watermark_pattern import PILOT, SINUSOIDS, patterns
+from licht.safety.watermark_pattern import PERIOD_CELLS, PILOT, SINUSOIDS, patterns
 from licht.safety.watermark_spectrum import Pose, cell_values, colour_differences, luminance, spectrum
 from tests.support.pictures import picture as noise
 
@@ -242,6 +242,32 @@ def test_p_values_of_wrong_keys_are_uniform() -> None:
         expected = 4000 * bound
         assert abs(sum(value < bound for value in p) - expected) < 3.29 * math.sqrt(expected) + 3
     assert min(p) > 1e-8
+
+
+def test_the_spectrum_between_samples_is_weighted_by_sinc() -> None:
+    past = np.array([0.0, 1e-9, 0.25, 0.5, 0.999])
+    expected = np.sinc(past[:, None] - np.arange(-2, 4))
+    np.testing.assert_allclose(search._sinc_weights(past), expected, atol=3e-7)  # 1.3e-7 measured
+
+
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (1000, 31), (517, 1010)])
+def test_the_sheet_agrees_as_a_sum_of_products_says(mark: Watermark, top: int, left: int) -> None:
+    keyed = mark._patterns
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(40, 50)).astype(np.float32)
+    rows, columns = slice(top, top + 40), slice(left, left + 50)
+    seen = search._sheet_agreement(values, rows, columns, keyed.sheet_spectrum)
+    for nonce in (0, 1, 1023, 1024 * 700 + 5, 2**20 - 1):
+        expected = float((values * keyed.nonce_layer(nonce, rows, columns)).sum())
+        assert abs(float(seen.reshape(-1)[nonce]) * PERIOD_CELLS - expected) < 2e-4  # 1.1e-5 measured
+
+
+def test_the_highest_places_of_a_plane_are_those_of_a_full_sort() -> None:
+    values = np.random.default_rng(3).permutation(60 * 90).reshape(60, 90).astype(np.float32)
+    for count in (1, 7, 60, 200, 6000):
+        expected = np.argsort(-values.reshape(-1))[:count].tolist()
+        assert search._highest(values, count) == expected
+    assert math.isclose(search._deviation(values), float(values.std()), rel_tol=1e-5)
 
 
 def test_the_p_value_counts_its_trials() -> None:

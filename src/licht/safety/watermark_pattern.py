@@ -56,14 +56,16 @@ class Lines:
     phases_K: NDArray[np.float64]
 
     @cached_property
-    def _tables(self) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
-        steps = -2 * np.pi / PERIOD_CELLS * np.arange(PERIOD_CELLS)
-        turns = [self.frequencies_K2[:, axis : axis + 1] * steps for axis in (0, 1)]
-        across, down = ((np.cos(turn).astype(np.float32), np.sin(turn).astype(np.float32)) for turn in turns)
+    def _tables(self) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
+        # a turn is one of PERIOD_CELLS: looked up, not computed
+        turn = np.exp(-2j * np.pi / PERIOD_CELLS * np.arange(PERIOD_CELLS)).astype(np.complex64)
+        across, down = (
+            turn[self.frequencies_K2[:, axis : axis + 1] * np.arange(PERIOD_CELLS) % PERIOD_CELLS] for axis in (0, 1)
+        )
         return across, down
 
-    def waves(self, axis: int) -> tuple[Floats, Floats]:
-        """(K, PERIOD_CELLS) cosines and sines of what a step of each number of cells along `axis` turns back."""
+    def waves(self, axis: int) -> NDArray[np.complex64]:
+        """(K, PERIOD_CELLS): what a step of each number of cells along `axis` turns back."""
         return self._tables[axis]
 
 
@@ -78,8 +80,9 @@ class Patterns:
 
     @cached_property
     def sheet_spectrum(self) -> NDArray[np.complex64]:
-        """`rfft2` of the sheet."""
-        return np.fft.rfft2(self.sheet.astype(np.float32)).astype(np.complex64)
+        """(C, R): `rfft2` of the sheet, transposed."""
+        spectrum = np.fft.rfft2(self.sheet.astype(np.float32)).astype(np.complex64)
+        return np.ascontiguousarray(spectrum.T)
 
     def nonce_layer(self, nonce: int, rows: slice, columns: slice) -> Floats:
         """The displaced sheet over these cells, -1 and 1."""

@@ -32,6 +32,7 @@ from licht.safety.watermark_spectrum import (
     ORIENTATIONS,
     Pose,
     Spectrum,
+    carried,
     cell_values,
     colour_differences,
     extent,
@@ -76,6 +77,11 @@ _LEAST_PX: Final = 24
 """A side of less holds no mark, whatever was done to a picture that had one."""
 
 _WORTH_DECODING: Final = 1e-3
+_BLOCK_COLUMNS: Final = 57
+"""A ninth of the sheet's spectrum: half a megabyte at a time."""
+_TAPS: Final = np.arange(-2, 4)
+"""Samples around a frequency that tell the spectrum between them."""
+_ALTERNATING: Final = np.array([1, -1, 1, -1, 1, -1], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,13 +267,22 @@ def _values_at(whole: Spectrum, frequencies_N2: NDArray[np.float64]) -> NDArray[
     """(N,) the centred spectrum between its samples: frequencies in cycles a pixel (x, y), 6 x 6 samples of sinc."""
     places = []
     for axis, size in ((1, whole.height), (0, whole.width)):
-        exact = frequencies_N2[:, axis] * size + size // 2
-        index_N6 = np.floor(exact).astype(int)[:, None] + np.arange(-2, 4)
-        places.append((np.clip(index_N6, 0, size - 1), np.sinc(exact[:, None] - index_N6)))
+        exact_N = frequencies_N2[:, axis] * size + size // 2
+        whole_N = np.floor(exact_N)
+        index_N6 = whole_N.astype(np.int64)[:, None] + _TAPS
+        places.append((np.clip(index_N6, 0, size - 1), _sinc_weights(exact_N - whole_N)))
     (rows_N6, row_weights), (columns_N6, column_weights) = places
-    block = whole.centred.reshape(-1)[(rows_N6 * whole.width)[:, :, None] + columns_N6[:, None, :]]
-    across = np.einsum("nij,nj->ni", block, column_weights.astype(np.float32))
-    return np.asarray((across * row_weights).sum(axis=1), np.complex128)
+    block = whole.centred.reshape(-1).take((rows_N6 * whole.width)[:, :, None] + columns_N6[:, None, :])
+    across = np.einsum("nij,nj->ni", block, column_weights)
+    return np.asarray(np.einsum("ni,ni->n", across, row_weights), np.complex128)
+
+
+def _sinc_weights(past_N: NDArray[np.float64]) -> Floats:
+    """(N, 6) sinc of the distances from `past_N`, in [0, 1), to `_TAPS`: one sine serves all six, in turn of sign."""
+    # what lies on a sample is moved by less than the rounding of what it is multiplied with
+    past_N = np.maximum(past_N, 1e-12)
+    sine_N = (np.sin(np.pi * past_N) / np.pi).astype(np.float32)
+    return np.asarray(sine_N[:, None] * _ALTERNATING / (past_N[:, None] - _TAPS).astype(np.float32), np.float32)
 
 
 def _line_values(whole: Spectrum, keyed: Patterns, pose: Pose) -> NDArray[np.complex128]:
@@ -307,13 +322,11 @@ def _surface(
     keyed: Patterns, values_K: NDArray[np.complex128], height: int = PERIOD_CELLS, width: int = PERIOD_CELLS
 ) -> Floats:
     """(height, width): how well the sinusoids agree with each place, in steps of a cell."""
-    cos_KC, sin_KC = (wave[:, :width] for wave in keyed.lines.waves(0))
-    turned_cos_KR, turned_sin_KR = (wave[:, :height] for wave in keyed.lines.waves(1))
-    real, imag = (np.asarray(part, np.float32)[:, None] for part in (values_K.real, values_K.imag))
-    # the product of three complex numbers, its real part
-    upright_KR = real * turned_cos_KR - imag * turned_sin_KR
-    across_KR = real * turned_sin_KR + imag * turned_cos_KR
-    return np.asarray(upright_KR.T @ cos_KC - across_KR.T @ sin_KC)
+    across_KC, down_KR = keyed.lines.waves(0)[:, :width], keyed.lines.waves(1)[:, :height]
+    turned_KR = values_K.astype(np.complex64)[:, None] * down_KR
+    # the real part of a product, as one product of real matrices
+    upright = np.concatenate([turned_KR.real, -turned_KR.imag])
+    return np.asarray(upright.T @ np.concatenate([across_KC.real, across_KC.imag]))
 
 
 def _aligned(
@@ -347,22 +360,19 @@ def _sharpened(
     With the `centre` known, the sinusoids must agree in phase; without it, only their power counts.
     """
     step = step_px / (max(whole.height, whole.width) / 2)
-    near = [
-        Pose(
-            min(max(pose.scale * math.exp(a * step), SCALES[0]), SCALES[1]), pose.rotation + b * step, pose.orientation
-        )
-        for a in range(-3, 4)
-        for b in range(-3, 4)
-    ]
+    steps_7 = np.arange(-3, 4) * step
+    scales_N = np.repeat(np.clip(pose.scale * np.exp(steps_7), *SCALES), 7)
+    rotations_N = np.tile(pose.rotation + steps_7, 7)
     lines_K2 = keyed.lines.frequencies_K2 / PERIOD_PX
-    frequencies_N2 = np.concatenate([one.carried(lines_K2) for one in near])
-    values_NK = _values_at(whole, frequencies_N2).reshape(len(near), -1)
+    frequencies_NK2 = carried(lines_K2, scales_N, rotations_N, pose.orientation)
+    values_NK = _values_at(whole, frequencies_NK2.reshape(-1, 2)).reshape(scales_N.size, -1)
     if centre is None:
         score_N = np.minimum(np.abs(values_NK) ** 2, 16.0).mean(axis=1)
     else:
         expected_K = np.exp(-1j * (keyed.lines.phases_K + 2 * np.pi * (lines_K2 @ centre)))
         score_N = (values_NK * expected_K).real.mean(axis=1)
-    return near[int(score_N.argmax())]
+    best = int(score_N.argmax())
+    return Pose(float(scales_N[best]), float(rotations_N[best]), pose.orientation)
 
 
 def _read(
@@ -417,9 +427,9 @@ def _proposed(whole: Spectrum, keyed: Patterns, pose: Pose) -> list[_Pair]:
     for phase in _PHASES:
         origin = uncropped + phase
         values_RC, rows, columns = cell_values(whole, pose, origin)
-        agreement = _sheet_agreement(values_RC, rows, columns, keyed.sheet_spectrum).reshape(-1)
+        agreement = _sheet_agreement(values_RC, rows, columns, keyed.sheet_spectrum)
         totals_N = np.array(_highest(agreement, _SHEET_TOTALS))
-        sheet_N = agreement[totals_N] / max(float(agreement.std()), 1e-9)
+        sheet_N = agreement.reshape(-1)[totals_N] / max(_deviation(agreement), 1e-9)
         places = _places(whole, keyed, pose, origin, rows.stop - rows.start + 2, columns.stop - columns.start + 2)
         liked_NP = sheet_N[:, None] + places.reshape(1, -1)
         for number in _highest(liked_NP, _PAIRS):
@@ -468,8 +478,13 @@ def p_value(z: float, trials: int) -> float:
     return -math.expm1(trials * math.log1p(-single)) if single < 1 else 1.0
 
 
-def _sheet_agreement(values_RC: Floats, rows: slice, columns: slice, sheet_spectrum: NDArray[np.complex64]) -> Floats:
-    """(PERIOD_CELLS, PERIOD_CELLS): how well the displaced sheet agrees with the cells, for every displacement."""
+def _sheet_agreement(
+    values_RC: Floats, rows: slice, columns: slice, sheet_spectrum_CR: NDArray[np.complex64]
+) -> Floats:
+    """(PERIOD_CELLS, PERIOD_CELLS): how well the displaced sheet agrees with the cells, for every displacement.
+
+    These are the sums of products, divided by `PERIOD_CELLS`.
+    """
     period = PERIOD_CELLS
     at_R, at_C = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
     used = min(period, len(at_R))
@@ -478,16 +493,36 @@ def _sheet_agreement(values_RC: Floats, rows: slice, columns: slice, sheet_spect
         for left in range(0, len(at_C), period):
             part = values_RC[top : top + period, left : left + period]
             folded[: len(part), at_C[left : left + period] % period] += part
-    # most rows are empty: transform those that are not, then the columns
-    plane = np.zeros((period, period // 2 + 1), np.complex64)
-    plane[at_R[:used] % period] = np.fft.rfft(folded, axis=1)
     # the inverse of what is conjugated is the forward transform, conjugated, and several times faster in numpy
-    return np.asarray(np.fft.irfft2(np.fft.ifft(np.conj(plane), axis=0) * sheet_spectrum, (period, period)))
+    turned_CR = np.conj(np.fft.rfft(folded, axis=1).T)
+    # most rows are empty; and a few columns at a time stay in the processor's cache, from which a whole plane drops out
+    product = np.empty((period, period // 2 + 1), np.complex64)
+    buffer = np.empty((_BLOCK_COLUMNS, period), np.complex64)
+    for left in range(0, period // 2 + 1, _BLOCK_COLUMNS):
+        block = slice(left, left + _BLOCK_COLUMNS)
+        buffer[:] = 0
+        buffer[:, at_R[:used] % period] = turned_CR[block]
+        # numpy's stubs know `out` in double precision alone
+        np.fft.ifft(buffer, axis=1, out=buffer)  # type: ignore[arg-type]
+        buffer *= sheet_spectrum_CR[block]
+        np.fft.ifft(buffer, axis=1, out=buffer)  # type: ignore[arg-type]
+        product[:, block] = buffer.T
+    return np.asarray(np.fft.irfft(product, period, axis=1), np.float32)
+
+
+def _deviation(values: Floats) -> float:
+    """The standard deviation, without a second plane of values."""
+    return math.sqrt(max(float(np.vdot(values, values)) / values.size - float(values.mean()) ** 2, 0.0))
 
 
 def _highest(values: Floats, count: int) -> list[int]:
-    """The flat places of the `count` highest values, the highest first."""
-    flat = values.reshape(-1)
-    count = min(count, flat.size)
+    """The flat places of the `count` highest values of a plane, the highest first."""
+    count = min(count, values.size)
+    rows = np.arange(len(values))
+    if count < len(rows):
+        # no other row can hold one of them
+        rows = np.argpartition(values.max(axis=1), -count)[-count:]
+    flat = values[rows].reshape(-1)
     best = np.argpartition(flat, -count)[-count:]
-    return [int(place) for place in best[np.argsort(-flat[best])]]
+    row, column = np.divmod(best[np.argsort(-flat[best])], values.shape[1])
+    return [int(place) for place in rows[row] * values.shape[1] + column]

@@ -45,11 +45,25 @@ class Pose:
 
     def carried(self, frequencies_K2: NDArray[np.float64]) -> NDArray[np.float64]:
         """(K, 2): what frequencies of the marked picture have become: through the inverse, transposed."""
-        return np.asarray(frequencies_K2 @ self.matrix().T / self.scale**2)
+        scale_1, rotation_1 = np.array([self.scale]), np.array([self.rotation])
+        return np.asarray(carried(frequencies_K2, scale_1, rotation_1, self.orientation)[0])
 
     def upside_down(self) -> "Pose":
         """The same after a half turn."""
         return Pose(self.scale, self.rotation, (self.orientation + 4) % 8)
+
+
+def carried(
+    frequencies_K2: NDArray[np.float64],
+    scales_N: NDArray[np.float64],
+    rotations_N: NDArray[np.float64],
+    orientation: int,
+) -> NDArray[np.float64]:
+    """(N, K, 2): what frequencies of the marked picture have become in poses of one orientation."""
+    sign = 1.0 if orientation < 4 else -1.0
+    x_K, y_K = (sign * frequencies_K2 @ np.array(ORIENTATIONS[orientation % 4]).T).T
+    cos_N1, sin_N1 = ((turn / scales_N)[:, None] for turn in (np.cos(rotations_N), np.sin(rotations_N)))
+    return np.stack([cos_N1 * x_K - sin_N1 * y_K, sin_N1 * x_K + cos_N1 * y_K], axis=-1)
 
 
 @dataclass(frozen=True)
