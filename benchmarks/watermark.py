@@ -176,6 +176,20 @@ def pictures(count: int, size: int) -> Iterator[tuple[str, Image.Image]]:
         yield "model", image
 
 
+def base_pictures(count: int, size: int, kept: Path | None) -> list[tuple[str, Image.Image]]:
+    """`pictures`, kept beside `kept`: making them takes longer than a good many searches."""
+    stored = kept.with_suffix(f".{count}x{size}.npz") if kept else None
+    if stored and stored.exists():
+        with np.load(stored) as file:
+            return [
+                (str(kind), Image.fromarray(pixels)) for kind, pixels in zip(file["kinds"], file["pixels"], strict=True)
+            ]
+    made = list(pictures(count, size))
+    if stored:
+        np.savez(stored, kinds=[kind for kind, _ in made], pixels=np.stack([np.asarray(image) for _, image in made]))
+    return made
+
+
 def to_picture(image: Image.Image) -> Picture:
     """As the detector takes it."""
     return Picture(image.width, image.height, image.tobytes())
@@ -233,7 +247,7 @@ def robustness(
 
     add(kept_rows(kept))
     tasks = []
-    for number, (kind, image) in enumerate(pictures(count, size)):
+    for number, (kind, image) in enumerate(base_pictures(count, size, kept)):
         missing = [name for name in names if number not in done or name not in done[number][2]]
         tasks += [(number, kind, image, missing)] if missing else []
     np.random.default_rng(0).shuffle(tasks)
@@ -273,10 +287,10 @@ def summary(
     }
 
 
-def wrong_keys(count: int, size: int, keys: int, drawn: Path | None) -> dict[str, object]:
+def wrong_keys(count: int, size: int, keys: int, kept: Path | None, drawn: Path | None) -> dict[str, object]:
     """p-values of single looks with keys that marked nothing, whitening shared: they must be uniform."""
     values = []
-    for number, (_, image) in enumerate(pictures(count, size)):
+    for number, (_, image) in enumerate(base_pictures(count, size, kept)):
         picture = to_picture(image)
         white = spectrum(luminance(picture), colour_differences(picture))
         centre = np.array([(image.width - 1) / 2, (image.height - 1) / 2])
@@ -298,17 +312,6 @@ def searched(task: tuple[int, Image.Image]) -> list[Any]:
     return [number, Watermark(np.random.default_rng(number).bytes(32)).detect(to_picture(image)).p]
 
 
-def base_pictures(count: int, size: int, kept: Path | None) -> list[Image.Image]:
-    """`pictures`, kept beside `kept`: drawing them takes longer than a good many searches."""
-    stored = kept.with_suffix(f".{count}x{size}.npy") if kept else None
-    if stored and stored.exists():
-        return [Image.fromarray(pixels) for pixels in np.load(stored)]
-    made = [image for _, image in pictures(count, size)]
-    if stored:
-        np.save(stored, np.stack([np.asarray(image) for image in made]))
-    return made
-
-
 def blind(
     count: int, size: int, workers: int, kept: Path | None, minutes: float, drawn: Path | None
 ) -> dict[str, object]:
@@ -316,7 +319,7 @@ def blind(
     base = base_pictures(min(count, 200), size, kept)
     done = kept_rows(kept)
     known = {row[0] for row in done}
-    tasks = [(number, base[number % len(base)]) for number in range(count) if number not in known]
+    tasks = [(number, base[number % len(base)][1]) for number in range(count) if number not in known]
     done += finish(searched, tasks, workers, kept, minutes)
     values = [p for _, p in done]
     if drawn:
@@ -520,7 +523,7 @@ def main() -> None:
     elif options.blind:
         result = blind(options.blind, options.size, options.workers, options.keep, options.minutes, options.plot)
     elif options.wrong_keys:
-        result = wrong_keys(options.pictures, options.size, options.wrong_keys, options.plot)
+        result = wrong_keys(options.pictures, options.size, options.wrong_keys, options.keep, options.plot)
     else:
         result = robustness(
             options.pictures, options.size, options.workers, options.keep, options.minutes, options.attacks
