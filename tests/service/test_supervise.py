@@ -50,6 +50,33 @@ def test_a_killed_process_is_started_again_and_all_end_together(tmp_path: Path) 
     assert len(pids(second)) == 1
 
 
+LAST = """
+import signal, sys
+written = open(sys.argv[1], "a", buffering=1)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, _: (written.write(f"{int(number)}\\n"), number == signal.SIGINT and sys.exit(0)))
+written.write("0\\n")
+while True:
+    signal.pause()
+"""
+
+
+def test_what_ends_last_is_asked_again_when_the_others_are_gone(tmp_path: Path) -> None:
+    last, other = tmp_path / "last", tmp_path / "other"
+    roles = [
+        Role("last", [sys.executable, "-c", LAST, str(last)], ends_last=True),
+        Role("other", [sys.executable, "-c", COUNT, str(other)]),
+    ]
+    supervisor = Supervisor(roles, PATIENCE_S)
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+    until(last, 1)
+    until(other, 1)
+    supervisor.stop()
+    thread.join(PATIENCE_S)
+    assert pids(last) == [0, signal.SIGTERM, signal.SIGINT]
+
+
 def test_a_process_that_does_not_listen_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "deaf"
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + COUNT

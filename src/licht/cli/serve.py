@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from licht.service.settings import Settings
 
-_API_STOP_S = 5
 _SWITCH_S = 0.001
 _FIRST_KEY = "first-key"
 
@@ -112,12 +111,10 @@ def _supervise(settings: "Settings", options: list[str], as_json: bool) -> int:
     run = secrets.token_hex(4)
     base = [sys.executable, "-m", "licht", "serve", *options]
     descriptor = listening.fileno()
-    roles = [Role("api", [*base, "--only", "api", "--supervised-fd", str(descriptor)], (descriptor,))]
+    roles = [Role("api", [*base, "--only", "api", "--supervised-fd", str(descriptor)], (descriptor,), True)]
     names = [f"worker-{number}-{run}" for number in range(1, settings.worker.count + 1)]
     roles += [Role(name, [*base, "--only", "worker", "--worker-id", name]) for name in names]
-    supervisor = Supervisor(
-        roles, settings.server.drain_s + _API_STOP_S, lambda role, _code: _tidy(settings, role.name)
-    )
+    supervisor = Supervisor(roles, settings.server.drain.whole_s, lambda role, _code: _tidy(settings, role.name))
     supervisor.stop_on_signals()
     try:
         # before anything else is imported here: the processes have the same to do
@@ -209,21 +206,15 @@ def _run_api(settings: "Settings", supervised_fd: int | None) -> None:
     import gc
     import socket
 
-    import uvicorn
-
     from licht.service.api.app import create_app
+    from licht.service.api.server import DrainingServer
     from licht.service.supervise import end_with_supervisor
 
-    config = uvicorn.Config(
-        create_app(settings),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=_API_STOP_S - 2,
-    )
+    app = create_app(settings)
+    alone = supervised_fd is None
+    server = DrainingServer(app, app.state.parts.ending, settings.server.drain.calls_s, alone)
     if supervised_fd is not None:
-        end_with_supervisor()
+        end_with_supervisor(server.hurry)
         listening = socket.socket(fileno=supervised_fd)
     else:
         listening = _listen(settings.server.host, settings.server.port)
@@ -232,7 +223,7 @@ def _run_api(settings: "Settings", supervised_fd: int | None) -> None:
     gc.freeze()
     # the loop gets its turn while a thread is busy with a row
     sys.setswitchinterval(_SWITCH_S)
-    uvicorn.Server(config).run(sockets=[listening])
+    server.run(sockets=[listening])
 
 
 def _run_worker(settings: "Settings", worker_id: str | None) -> None:
@@ -268,4 +259,4 @@ def _run_fleet(settings: "Settings") -> None:
     fleet = Fleet(choice, open_actor, settings.model_dump(), lambda name: _tidy(settings, name))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: fleet.stop())
-    fleet.run(f"ray-{secrets.token_hex(4)}", settings.server.drain_s + _API_STOP_S)
+    fleet.run(f"ray-{secrets.token_hex(4)}", settings.server.drain.whole_s)

@@ -58,7 +58,9 @@ def open_worker(settings: "Settings", worker_id: str | None, on_overdue: Callabl
     drawer = _open_drawer(settings)
     check_licence(settings, drawer)
     limits = WorkerLimits(
-        heartbeat_s=settings.queue.heartbeat_s, stall_s=settings.worker.stall_s, drain_s=settings.server.drain_s
+        heartbeat_s=settings.queue.heartbeat_s,
+        stall_s=settings.worker.stall_s,
+        drain_s=settings.server.drain.pictures_s,
     )
     name = worker_id or new_name()
     telemetry = open_telemetry(settings.telemetry.endpoint, name, settings.telemetry.sample)

@@ -30,6 +30,9 @@ _INSTRUCTIONS: Final = (
 Connect: TypeAlias = Callable[["Context[Any, Any]"], httpx.AsyncClient]
 """Opens a client of the service's own API, with the key of whoever calls."""
 
+Stops: TypeAlias = Callable[[str], bool]
+"""Whether waiting for a job in this state has no point, because the service is about to end."""
+
 _Prompt = Annotated[str, Field(description="What the picture shows, in plain words or as a structured JSON prompt.")]
 _Model = Annotated[str, Field(description="A tier, see list_models.")]
 _Side = Annotated[int, Field(ge=0, le=100_000, description="Pixels; 0 is automatic.")]
@@ -45,12 +48,12 @@ _Mask = Annotated[
 ]
 
 
-def build(connect: Connect, files: bool = False) -> MCPServer[Any]:
+def build(connect: Connect, files: bool = False, stops: Stops = lambda _state: False) -> MCPServer[Any]:
     """The server. `connect` reaches the service; with `files`, pictures may be paths on this machine."""
     server: MCPServer[Any] = MCPServer(
         "licht", title="Licht", instructions=_INSTRUCTIONS, version=__version__, log_level="WARNING"
     )
-    tools = _Tools(connect, files)
+    tools = _Tools(connect, files, stops)
     changes_nothing = ToolAnnotations(read_only_hint=True)
     server.add_tool(tools.generate_image, structured_output=False)
     server.add_tool(tools.edit_image, structured_output=False)
@@ -62,9 +65,10 @@ def build(connect: Connect, files: bool = False) -> MCPServer[Any]:
 class _Tools:
     """The tools; their words are what the assistant reads."""
 
-    def __init__(self, connect: Connect, files: bool) -> None:
+    def __init__(self, connect: Connect, files: bool, stops: Stops) -> None:
         self._connect = connect
         self._files = files
+        self._stops = stops
 
     async def generate_image(
         self,
@@ -115,12 +119,29 @@ class _Tools:
     ) -> list[ContentBlock]:
         """The picture of a job, by the id that generate_image or edit_image gave."""
         async with self._connect(ctx) as client:
-            return await _result(ctx, client, id, wait_s)
+            return await self._result(ctx, client, id, wait_s)
 
     async def _draw(self, ctx: Context[Any, Any], body: Mapping[str, Any], wait_s: float) -> list[ContentBlock]:
         async with self._connect(ctx) as client:
             job = await _told(client.post("/v1/jobs", json=body))
-            return await _result(ctx, client, job["id"], wait_s)
+            return await self._result(ctx, client, job["id"], wait_s)
+
+    async def _result(
+        self, ctx: Context[Any, Any], client: httpx.AsyncClient, job_id: str, wait_s: float
+    ) -> list[ContentBlock]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_s
+        if _ID.fullmatch(job_id) is None:
+            raise ToolError("there is no such job; use the id that generate_image gave")
+        while (job := await _told(client.get(f"/v1/jobs/{job_id}")))["state"] not in _FINAL:
+            if self._stops(job["state"]):
+                raise ToolError(f"the service is stopping; ask get_result for the picture in a while: id {job_id}")
+            if loop.time() >= until:
+                text = f"The picture is {job['state']} ({job['progress']:.0%}). Ask get_result for it: id {job_id}"
+                return [TextContent(type="text", text=text)]
+            await ctx.report_progress(job["progress"], 1.0, job["stage"])
+            await asyncio.sleep(_LOOK_S)
+        return await _shown(client, job)
 
     async def _picture(self, value: str) -> str:
         """A file of this machine as base64, where that is allowed; everything else as it is."""
@@ -153,22 +174,8 @@ def _body(prompt: str, model: str, size: tuple[int, int, str | None], seed: int 
     }
 
 
-async def _result(
-    ctx: "Context[Any, Any]", client: httpx.AsyncClient, job_id: str, wait_s: float
-) -> list[ContentBlock]:
-    loop = asyncio.get_running_loop()
-    until = loop.time() + wait_s
-    if _ID.fullmatch(job_id) is None:
-        raise ToolError("there is no such job; use the id that generate_image gave")
-    while True:
-        job = await _told(client.get(f"/v1/jobs/{job_id}"))
-        if job["state"] in _FINAL:
-            break
-        if loop.time() >= until:
-            text = f"The picture is {job['state']} ({job['progress']:.0%}). Ask get_result for it: id {job_id}"
-            return [TextContent(type="text", text=text)]
-        await ctx.report_progress(job["progress"], 1.0, job["stage"])
-        await asyncio.sleep(_LOOK_S)
+async def _shown(client: httpx.AsyncClient, job: Mapping[str, Any]) -> list[ContentBlock]:
+    """The picture of a job that has ended. Raises `ToolError` where there is none."""
     if job["state"] != "ready":
         raise ToolError(job["error"]["message"] if job["error"] else f"the job was {job['state']}")
     result = job["result"]

@@ -5,6 +5,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -55,7 +56,23 @@ class Server(Section):
     open_bodies_bytes: Count = 256 * 2**20
     """How much the bodies of all open requests may take together; beyond that, callers hear 503 and try again."""
     drain_s: Seconds = 30.0
-    """How long a stopping worker may go on with its job before it gives the job back."""
+    """How long everything may take to end after SIGTERM; less than 2 counts as 2. See `Server.drain`."""
+
+    @property
+    def drain(self) -> "Drain":
+        """The same, shared out: a job in hand goes back while there is time to say so to its caller."""
+        whole_s = max(self.drain_s, 2.0)
+        margin_s = min(3.0, whole_s / 2)
+        return Drain(whole_s, whole_s - margin_s / 2, whole_s - margin_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """When, after SIGTERM, what has not ended is ended: all of it, calls that wait, pictures in hand; in seconds."""
+
+    whole_s: float
+    calls_s: float
+    pictures_s: float
 
 
 class DatabaseSection(Section):

@@ -26,11 +26,15 @@ _STEADY_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A process to keep running: its name, its command, and the open files that it takes over."""
+    """A process to keep running: its name, its command, and the open files that it takes over.
+
+    One that `ends_last` is asked with all others, and once more, with SIGINT, when they have ended.
+    """
 
     name: str
     command: Sequence[str]
     pass_fds: tuple[int, ...] = ()
+    ends_last: bool = False
 
 
 class _Kept:
@@ -106,10 +110,7 @@ class Supervisor:
         if code == _REFUSED and ran_s < _STEADY_S:
             return True
         _LOG.warning("ended; starting it again", extra={"role": kept.role.name, "exit_code": code})
-        try:
-            self._on_end(kept.role, code)
-        except LichtError as error:  # the leases of its jobs will run out by themselves
-            _LOG.warning("not tidied up", extra={"role": kept.role.name, "reason": error.message})
+        self._tell(kept.role, code)
         return False
 
     @staticmethod
@@ -123,17 +124,41 @@ class Supervisor:
         _LOG.info("started", extra={"role": kept.role.name, "pid": kept.process.pid})
 
     def _end_all(self) -> None:
-        running = [kept.process for kept in self._kept if kept.process is not None]
-        for process in running:
-            process.terminate()
         until = time.monotonic() + self._stop_s
-        for process in running:
-            try:
-                process.wait(max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            _close(process)
+        running = [kept for kept in self._kept if kept.process is not None]
+        for kept in running:
+            _ask(kept, signal.SIGTERM)
+        for last in (False, True):
+            for kept in running:
+                if kept.role.ends_last is last:
+                    if last:
+                        # another signal: two of a kind may arrive as one
+                        _ask(kept, signal.SIGINT)
+                    self._await(kept, until)
+
+    def _await(self, kept: _Kept, until: float) -> None:
+        """Wait for the end of a process; kill it where that does not come."""
+        process = kept.process
+        if process is None:
+            return
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            self._tell(kept.role, process.wait())
+        _close(process)
+        kept.process = None
+
+    def _tell(self, role: Role, code: int) -> None:
+        try:
+            self._on_end(role, code)
+        except LichtError as error:  # the leases of its jobs will run out by themselves
+            _LOG.warning("not tidied up", extra={"role": role.name, "reason": error.message})
+
+
+def _ask(kept: _Kept, how: signal.Signals) -> None:
+    if kept.process is not None:
+        kept.process.send_signal(how)
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
@@ -141,12 +166,16 @@ def _close(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def end_with_supervisor() -> None:
-    """Called in a supervised process: when the supervisor dies, however it dies, end as if it had asked."""
+def _end() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end_with_supervisor(end: Callable[[], None] = _end) -> None:
+    """Called in a supervised process: when the supervisor dies, however it dies, `end` as if it had asked."""
 
     def watch() -> None:
         # not through sys.stdin: its lock, held by this thread, would stop the interpreter from ending
         os.read(0, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        end()
 
     threading.Thread(target=watch, name="supervisor", daemon=True).start()

@@ -1,7 +1,6 @@
 """What callers send: read only for who may send it, and no more of it at a time than there is room for."""
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,49 +12,12 @@ from licht.core.errors import InvalidSettings
 from licht.service.api.auth import Guarded
 from licht.service.api.open_bodies import SMALL_BYTES, OpenBodies, OpenBody
 from licht.service.settings import load_settings
+from tests.service.api.calls import Call
 from tests.service.api.conftest import Build, Service
 from tests.service.conftest import Clock
 
 ROUTES = ("/v1/flux-2-pro", "/v1/jobs", "/v1/images/generations", "/v1/images/edits", "/v1/verify", "/mcp", "/v1/plan")
 LARGE = 3 * SMALL_BYTES
-
-
-class Call:
-    """One request, sent in pieces when they are asked for; `looked` says how often that was."""
-
-    def __init__(self, service: Service, path: str, key: str | None, pieces: list[bytes], length: int | None) -> None:
-        self.looked = 0
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.body = b""
-        self._app, self._pieces = service.app, iter(pieces)
-        headers = {"host": "localhost", "content-type": "application/json", "accept": "application/json"}
-        headers |= {"x-key": key} if key is not None else {}
-        headers |= {"content-length": str(length)} if length is not None else {}
-        self._scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-            "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "client": ("127.0.0.1", 1),
-            "server": ("localhost", 80), "headers": [(k.encode(), v.encode()) for k, v in headers.items()], "state": {},
-        }  # fmt: skip
-
-    def run(self) -> "Call":
-        asyncio.run(self._app(self._scope, self._receive, self._send))
-        return self
-
-    async def _receive(self) -> Message:
-        self.looked += 1
-        piece = next(self._pieces, None)
-        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
-
-    async def _send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self.headers = {k.decode().lower(): v.decode() for k, v in message["headers"]}
-        self.body += message.get("body", b"")
-
-    @property
-    def told(self) -> Any:  # noqa: ANN401 - a JSON document
-        return json.loads(self.body)
 
 
 @pytest.mark.parametrize("path", ROUTES)

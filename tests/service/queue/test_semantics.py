@@ -49,6 +49,18 @@ def test_a_call_that_waits_is_repeated_only_after_its_end(store: JobStore, new_j
     assert store.depth().by_state["ready"] == 1
 
 
+def test_a_call_that_was_called_off_is_drawn_anew(store: JobStore, new_job: NewJobs) -> None:
+    """Nobody waited any more; whoever repeats the call under its token wants the picture after all."""
+    token = Idempotency("token", "hash", "", awaits_end=True)
+    first, second = new_job(idempotency=token), new_job(idempotency=token)
+    store.submit(first)
+    store.cancel(first.id)
+    assert store.replay(first.key_id, token) is None
+    assert store.submit(second).job_id == second.id
+    with pytest.raises(IdempotencyRunning):
+        store.submit(new_job(idempotency=token))
+
+
 @pytest.mark.parametrize(("policy", "ends_as"), [("cancel", State.CANCELLED), ("finish", State.QUEUED)])
 def test_the_job_of_a_caller_who_hangs_up(
     store: JobStore, new_job: NewJobs, policy: OnDisconnect, ends_as: State

@@ -35,8 +35,9 @@ Beside = Callable[[Connection, Sequence[str]], None]
 async def accept(parts: Parts, inputs: Inputs, key: Key, draft: Draft, base_url: str) -> dict[str, Any]:
     """Check, price, admit and queue a request; returns the response, which a repeated request gets again.
 
-    Raises `InvalidRequest` and its kin, `TooManyJobs`, `InsufficientCredits`, `IdempotencyConflict`.
+    Raises `InvalidRequest` and its kin, `TooManyJobs`, `InsufficientCredits`, `IdempotencyConflict`, `Stopping`.
     """
+    parts.ending.check()
     repeat = _idempotency(draft, {})
     if repeat is not None:
         # before any work: what a URL gave the first time may be gone by now
@@ -64,7 +65,8 @@ async def prepare_for(parts: Parts, reader: Reader, draft: Draft) -> Prepared:
 def submit(
     parts: Parts, key: Key, prepared: Sequence[Prepared], base_url: str, beside: Beside | None = None
 ) -> dict[str, Any]:
-    """Queue all of `prepared`, or nothing; returns the response of the first."""
+    """Queue all of `prepared`, or nothing; returns the response of the first. Raises as `accept` does."""
+    parts.ending.check()
     jobs: list[NewJob] = []
     for one in prepared:
         jobs += _build(parts, key, one, base_url)

@@ -74,7 +74,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
     app.state.parts = opened
     fetcher = opened.fetcher if settings.fetch.enabled else None
     app.state.inputs = Inputs(settings.inputs, fetcher, partial(find_own, opened))
-    app.state.mcp = mcp.McpOverHttp(app, settings.server.max_body_bytes)
+    app.state.mcp = mcp.McpOverHttp(app, settings.server.max_body_bytes, opened.ending)
     app.state.measurements = operations.Measurements(opened)
     app.include_router(operations.router())
     app.include_router(bfl.router(opened))
@@ -90,6 +90,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
         Surround,
         hosts=_hosts(settings),
         bodies=opened.open_bodies,
+        ending=opened.ending,
         observe=app.state.measurements.observe,
         telemetry=opened.telemetry,
     )

@@ -24,9 +24,12 @@ from licht.core.errors import (
     UnknownFinetune,
     UnknownJob,
 )
+from licht.service.api.ending import Stopping
 
 _LOG: Final = logging.getLogger(__name__)
 _RETRY_AFTER_S: Final = 2
+_BACK_AFTER_S: Final = 10
+"""Whoever starts the service again needs about so long."""
 _STATUS: Final[tuple[tuple[type[LichtError], int], ...]] = (
     (NotAuthenticated, 403),
     (NotPermitted, 403),
@@ -86,6 +89,11 @@ def body(detail: object, message: str, code: str) -> dict[str, Any]:
     return {"detail": detail, "message": message, "code": code}
 
 
+def retry_after(error: LichtError) -> dict[str, str]:
+    """When to try again, as a header."""
+    return {"Retry-After": str(_BACK_AFTER_S if isinstance(error, Stopping) else _RETRY_AFTER_S)}
+
+
 def add_handlers(app: FastAPI) -> None:
     """Answer every error in our shape."""
     app.add_exception_handler(LichtError, _licht)
@@ -100,7 +108,7 @@ async def _licht(_request: Request, error: Exception) -> JSONResponse:
     if status == 500:
         _LOG.error("error", extra={"code": error.code, "reason": error.message})
         return JSONResponse(body("Internal error", "Internal error", "internal_error"), status)
-    headers = {"Retry-After": str(_RETRY_AFTER_S)} if status in (409, 429, 503) else None
+    headers = retry_after(error) if status in (409, 429, 503) else None
     detail: object = error.message
     if isinstance(error, InvalidRequest):
         location = ["body", *(error.field.split(".") if error.field else [])]

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from licht.service.api.auth import needs
+from licht.service.api.ending import Ending
 from licht.service.api.open_bodies import WITHIN
 from licht.service.api.openai_errors import OpenAIRoute, Problem
 from licht.service.keys import Scope as KeyScope
@@ -26,8 +27,9 @@ _NOT_DONE: Final = -32000
 class McpOverHttp:
     """The protocol's own server, opened with the first call: importing it takes most of a second."""
 
-    def __init__(self, app: FastAPI, max_body_bytes: int) -> None:
-        """Serve the tools of `app`'s own routes."""
+    def __init__(self, app: FastAPI, max_body_bytes: int, ending: Ending) -> None:
+        """Serve the tools of `app`'s own routes, until the `ending`."""
+        self._ending = ending
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._manager: StreamableHTTPSessionManager | None = None
@@ -40,7 +42,8 @@ class McpOverHttp:
         async with self._opening:
             if self._manager is None:
                 self._manager = await self._open()
-        await self._manager.handle_request(scope, receive, send)
+        with self._ending.call():
+            await self._manager.handle_request(scope, receive, send)
 
     async def close(self) -> None:
         """End it."""
@@ -74,7 +77,7 @@ class McpOverHttp:
                 transport=httpx.ASGITransport(self._within), base_url=f"http://{headers['host']}", headers=headers
             )
 
-        server = mcp.build(connect)
+        server = mcp.build(connect, stops=self._ending.stops)
         server.streamable_http_app(
             json_response=True,
             stateless_http=True,

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final, Literal
@@ -15,6 +16,7 @@ from licht.service.api.accept import accept
 from licht.service.api.auth import Guarded, needs
 from licht.service.api.bfl import picture_response
 from licht.service.api.bodies import JobBody, draft_of
+from licht.service.api.ending import Stopping
 from licht.service.api.parts import Parts, base_url_of, key_of, parts_of
 from licht.service.keys import Scope
 from licht.service.metering import MILLI
@@ -23,6 +25,7 @@ from licht.service.queue.records import Job, State
 
 _LOOK_S: Final = 0.25
 _KEEP_ALIVE_S: Final = 10.0
+_STOPPING: Final = "the service is stopping; the job stays, follow it again in a moment"
 
 
 class JobView(BaseModel):
@@ -166,7 +169,7 @@ def get_picture(
 
 @needs(Scope.GENERATE)
 async def follow_job(request: Request, job_id: str) -> StreamingResponse:
-    """Server-sent events: `progress` and `preview` when something changed, then `end`. Each call starts at present."""
+    """Server-sent events: `progress` and `preview` when something changed, then `end`, or `error` where the service ends first."""
     parts, key = parts_of(request), key_of(request)
     await asyncio.to_thread(parts.store.get, job_id, key.id)
     events = _events(parts, (job_id, key.id), base_url_of(request))
@@ -184,6 +187,9 @@ async def _events(parts: Parts, job: tuple[str, str], base_url: str) -> AsyncIte
                 return
             if found.state.final:
                 yield _event("end", told.model_dump_json())
+                return
+            if parts.ending.stops(found.state):
+                yield _event("error", json.dumps({"code": Stopping.code, "message": _STOPPING}))
                 return
             # the link is new each time, which is no news
             seen = told.model_dump_json(exclude={"result"})

@@ -26,6 +26,7 @@ from licht.core.errors import (
     UnknownModel,
 )
 from licht.service.api.auth import Guarded
+from licht.service.api.errors import retry_after
 
 _LOG: Final = logging.getLogger(__name__)
 _INVALID: Final = "invalid_request_error"
@@ -98,6 +99,11 @@ class OpenAIRoute(Guarded):
         """The body of an error."""
         return ProblemBody(error=said).model_dump()
 
+    def refusal(self, error: LichtError) -> JSONResponse:
+        """The answer to a call that ends with an error of the tree."""
+        status, said, headers = _of_tree(error)
+        return JSONResponse(self.shaped(said), status, headers)
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of the framework, with its errors caught."""
         inner = super().get_route_handler()
@@ -130,7 +136,7 @@ def _of_tree(error: LichtError) -> tuple[int, Problem, Mapping[str, str]]:
         _LOG.error("error", extra={"code": error.code, "reason": error.message})
     if isinstance(error, InsufficientCredits):
         return status, said, {"x-should-retry": "false"}
-    return status, said, {"Retry-After": "2"} if status in (409, 429, 503) else {}
+    return status, said, retry_after(error) if status in (409, 429, 503) else {}
 
 
 def _of_body(error: RequestValidationError) -> Problem:

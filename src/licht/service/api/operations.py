@@ -164,6 +164,8 @@ async def livez() -> dict[str, str]:
 def readyz(request: Request) -> JSONResponse:
     """Whether a picture can be drawn now: the database answers, and a worker has drawn its first one."""
     parts = parts_of(request)
+    if parts.ending.draining:
+        return JSONResponse({"status": "not ready", "reason": "the service is stopping"}, 503, {"Retry-After": "10"})
     try:
         rows = parts.register.list()
     except NotAvailable:

@@ -11,6 +11,7 @@ from fastapi import Request
 from licht.core.errors import NotAuthenticated
 from licht.safety.policy import Policy, parse_policy
 from licht.service import links
+from licht.service.api.ending import Ending
 from licht.service.api.open_bodies import OpenBodies
 from licht.service.database.connect import Database
 from licht.service.database.migrate import migrate
@@ -59,6 +60,7 @@ class Parts:
     clock: Callable[[], float]
     telemetry: Telemetry
     open_bodies: OpenBodies
+    ending: Ending
 
     def result_link(self, base_url: str, job_id: str) -> str:
         """A fresh signed link to a job's picture."""
@@ -113,6 +115,7 @@ def open_parts(settings: Settings, clock: Callable[[], float] = time.time) -> Pa
         clock=clock,
         telemetry=open_telemetry(settings.telemetry.endpoint, "api", settings.telemetry.sample),
         open_bodies=OpenBodies(settings.server.max_body_bytes, settings.server.open_bodies_bytes),
+        ending=Ending(),
     )
 
 

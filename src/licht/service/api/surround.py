@@ -1,5 +1,6 @@
 """Around every request: its id, the Host check, the cap on bodies, safe headers, one log line, one measurement."""
 
+import asyncio
 import logging
 import re
 import time
@@ -11,8 +12,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from licht.service.api.errors import body
+from licht.service.api.ending import STOPPED, Ending
+from licht.service.api.errors import body, retry_after
 from licht.service.api.open_bodies import TOO_LARGE, OpenBodies
+from licht.service.api.openai_errors import OpenAIRoute
 from licht.service.logs import REQUEST_ID
 from licht.service.telemetry import Telemetry
 
@@ -34,12 +37,19 @@ class Surround:
     """The outermost layer of the application."""
 
     def __init__(
-        self, app: ASGIApp, hosts: frozenset[str], bodies: OpenBodies, observe: Observe, telemetry: Telemetry
+        self,
+        app: ASGIApp,
+        hosts: frozenset[str],
+        bodies: OpenBodies,
+        ending: Ending,
+        observe: Observe,
+        telemetry: Telemetry,
     ) -> None:
         """Answer only the names in `hosts` ("*" for any), and read only what `bodies` has room for."""
         self._app = app
         self._hosts = hosts
         self._bodies = bodies
+        self._ending = ending
         self._observe = observe
         self._telemetry = telemetry
 
@@ -51,17 +61,20 @@ class Surround:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        started, status = time.perf_counter(), 500
+        started, status, begun = time.perf_counter(), 500, False
 
         async def send_marked(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 answer = MutableHeaders(scope=message)
                 answer["x-request-id"] = request_id
                 for name, value in _SAFE_HEADERS:
                     answer.setdefault(name, value)
                 answer.setdefault("cache-control", "no-store")
+                if self._ending.draining:
+                    # the next request of this caller is for the next process
+                    answer["connection"] = "close"
             await send(message)
 
         noted = REQUEST_ID.set(request_id)
@@ -75,6 +88,11 @@ class Surround:
                 span.set("licht.request_id", request_id)
                 if status >= 500:
                     span.failed(str(status))
+        except asyncio.CancelledError:
+            # the server waits no longer for what this call waits for; its caller hears why
+            if begun or not self._ending.over:
+                raise
+            await _stopped(scope)(scope, receive, send_marked)
         finally:
             took_s = time.perf_counter() - started
             self._observe(method, _route(scope), status, took_s)
@@ -105,6 +123,14 @@ class Surround:
         ):
             return JSONResponse(body(TOO_LARGE, TOO_LARGE, "http_413"), 413)
         return None
+
+
+def _stopped(scope: Scope) -> JSONResponse:
+    """What a call hears that was still open at the end, in the shape of its protocol."""
+    route = scope.get("route")
+    if isinstance(route, OpenAIRoute):
+        return route.refusal(STOPPED)
+    return JSONResponse(body(STOPPED.message, STOPPED.message, STOPPED.code), 503, retry_after(STOPPED))
 
 
 def _route(scope: Scope) -> str:

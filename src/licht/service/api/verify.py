@@ -118,6 +118,7 @@ async def _answered(parts: Parts, look_id: str, gone: Callable[[], Awaitable[boo
     until = loop.time() + looks.wait_s
     with parts.changes.follow() as following:
         while (answer := await asyncio.to_thread(looks.answer, look_id)) is None:
+            parts.ending.check()
             if loop.time() > until or await gone():
                 raise NotAvailable(f"no worker has looked at the picture within {looks.wait_s:g} s; try again")
             await following.wait(_LOOK_S)

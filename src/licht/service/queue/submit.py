@@ -9,7 +9,7 @@ waiting job is overtaken only by a bounded amount of later work, whatever its pr
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, text, update
 
 from licht.core.errors import (
     IdempotencyConflict,
@@ -34,6 +34,9 @@ _ACTIVE: Final = select(func.count(), func.coalesce(func.sum(JOBS.c.cost_milli),
 _FINISH: Final = update(KEYS).where(KEYS.c.id == bindparam("this"))
 _INSERT: Final = insert(JOBS).returning(*ENDED)
 _TOKEN: Final = select(IDEMPOTENCY).where(
+    IDEMPOTENCY.c.key_id == bindparam("this"), IDEMPOTENCY.c.token == bindparam("given")
+)
+_FORGET: Final = delete(IDEMPOTENCY).where(
     IDEMPOTENCY.c.key_id == bindparam("this"), IDEMPOTENCY.c.token == bindparam("given")
 )
 _VIRTUAL_TIME: Final = select(
@@ -91,12 +94,15 @@ def replay(connection: Connection, key_id: str, idempotency: Idempotency) -> Acc
             field="Idempotency-Key",
         )
     if idempotency.awaits_end:
+        # the caller wants the picture itself: one that was called off, because nobody waited, is drawn anew
         state = connection.execute(select(JOBS.c.state).where(JOBS.c.id == first.job_id)).scalar_one()
         if state in ACTIVE:
             raise IdempotencyRunning(
                 "the first request with this Idempotency-Key is still running; try again when it has ended",
                 field="Idempotency-Key",
             )
+        if state == State.CANCELLED:
+            return None
     return Accepted(first.job_id, first.response)
 
 
@@ -149,6 +155,7 @@ def _insert(connection: Connection, key: AnyRow, new: NewJob, limits: QueueLimit
     else:
         connection.execute(_FINISH, {"this": new.key_id, "fair_finish": start + new.work})
     if new.idempotency is not None:
+        connection.execute(_FORGET, {"this": new.key_id, "given": new.idempotency.token})
         connection.execute(
             insert(IDEMPOTENCY),
             {

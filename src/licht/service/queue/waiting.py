@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Literal, TypeAlias
 
 from licht.service.queue.changes import Changes
-from licht.service.queue.records import Job
+from licht.service.queue.records import Job, State
 from licht.service.queue.store import JobStore
 
 OnDisconnect: TypeAlias = Literal["cancel", "finish"]
@@ -18,12 +18,18 @@ def wanted_s(store: JobStore, policy: OnDisconnect) -> float | None:
 
 
 async def wait_for_end(
-    store: JobStore, changes: Changes, job_id: str, policy: OnDisconnect, gone: Callable[[], Awaitable[bool]]
+    store: JobStore,
+    changes: Changes,
+    job_id: str,
+    policy: OnDisconnect,
+    gone: Callable[[], Awaitable[bool]],
+    stops: Callable[[State], bool] = lambda _state: False,
 ) -> Job | None:
-    """The job when it has ended; None when the caller has `gone`. Raises `UnknownJob`.
+    """The job when it has ended; None when the caller has `gone`, or the waiting `stops` with a job in that state.
 
     With the policy "cancel" a job goes with its caller: within one denoising step if this process sees it, else, when
     this process has died too, within a lease. With "finish" it is drawn all the same, and can be asked for later.
+    Raises `UnknownJob`.
     """
     renew_s = store.limits.lease_s / 3
     loop = asyncio.get_running_loop()
@@ -33,7 +39,7 @@ async def wait_for_end(
             job = await asyncio.to_thread(store.get, job_id)
             if job.state.final:
                 return job
-            if await gone():
+            if stops(job.state) or await gone():
                 if policy == "cancel":
                     await asyncio.to_thread(store.cancel, job_id)
                 return None
