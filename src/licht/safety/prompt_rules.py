@@ -31,7 +31,14 @@ def _any(*terms: str) -> re.Pattern[str]:
 
 _ACTS: Final = (
     *("porn\\w*", "xxx", "hentai", "hardcore sex", "sex(?:ual)? (?:act|scene|position|intercourse|activity)s?"),
-    *("intercourse", "having sex", "sexually explicit", "explicit sexual\\w*", "masturbat\\w*", "orgasm\\w*"),
+    *(
+        "intercourse",
+        "(?:have|has|had|having) sex",
+        "sexually explicit",
+        "explicit sexual\\w*",
+        "masturbat\\w*",
+        "orgasm\\w*",
+    ),
     *("genital\\w*", "penis(?:es)?", "vagina\\w*", "vulva\\w*", "erection", "ejaculat\\w*", "fellatio", "cunnilingus"),
     *("oral sex", "anal sex", "orgy", "bdsm", "fetish", "erotic\\w*", "nsfw", "blowjob", "sex tape", "making love"),
 )
@@ -39,7 +46,10 @@ _NUDITY: Final = (
     *("nude", "nudes", "nudity", "naked", "topless", "bottomless", "bare breasts?", "bare(?:d)? chest(?:ed)? woman"),
     *("exposed breasts?", "unclothed", "undressed", "without (?:any )?cloth(?:es|ing)", "nipples?", "lingerie"),
     *("see ?through (?:dress|shirt|clothes|clothing|blouse)", "stripping", "striptease", "wearing nothing"),
-    "in (?:her|his|their) birthday suits?",
+    *("in (?:her|his|their) birthday suits?", "in the buff", "unclad", "disrobed", "cloth(?:es|ing) free"),
+    "(?:bare|expose|show|reveal|flash)(?:s|d|ing)? (?:her|his|their) (?:\\w+ )?(?:breasts?|boobs?|tits|crotch|buttocks)",
+    "wear(?:s|ing)? (?:only|just|nothing but) (?:a smile|body ?paint|(?:her |his |their )?skin)",
+    "(?:only|just) wearing (?:a smile|body ?paint|(?:her |his |their )?skin)",
 )
 _SUGGESTIVE: Final = ("sexy", "seductive\\w*", "sensual\\w*", "provocative pose", "sexuali[sz]ed", "aroused", "lewd")
 _NOT_NUDITY: Final = re.compile(
@@ -53,6 +63,7 @@ _MINOR: Final = _any(
     *("teen(?:age|aged|ager|agers|s)?", "school ?(?:girl|boy|child|children|kid)s?", "little (?:girl|boy)s?"),
     *("young (?:girl|boy)s?", "juveniles?", "adolescents?", "loli\\w*", "shota\\w*", "kindergart\\w*", "pupils?"),
     r"(?:[1-9]|1[0-7])[- ]?(?:year|yr)s?[- ]?olds?",
+    r"(?:[1-9]|1[0-7])[- ]?y[ /]?o",
     r"(?:aged?|age of) (?:[1-9]|1[0-7])",
     r"(?:five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen)[- ]years?[- ]olds?",
 )
@@ -89,9 +100,17 @@ _WORN: Final = (
     r"(?:cloth(?:es|ing)|shirt|t-?shirt|dress|bra|bikini|swimsuit|underwear|pants|trousers|skirt|blouse|outfit|garments?"
     r"|panties|lingerie|jeans)"
 )
+_RID: Final = (
+    "remove|removing|take off|taking off|take away|delete|erase|strip off|strip away|lose|drop|dissolve|melt|evaporate"
+    "|vapori[sz]e|disintegrate|shed|discard|eliminate|omit|peel off|peel away"
+)
 _BARE: Final = r"(?:nothing|(?:her |his |their )?(?:bare|naked|nude) (?:skin|body))"
 _UNDRESS_SUPPLIED: Final = _any(
-    rf"(?:remove|removing|take off|taking off|delete|erase|strip off|strip away|lose|drop)s? (?:all |every |of |the )*{_WORN}",
+    rf"(?:{_RID})(?:s|d)? (?:all |every |of |the |her |his |their |this |that )*{_WORN}",
+    rf"(?:without|minus|no more) (?:the |her |his |their |any |a )?{_WORN}",
+    rf"(?:what (?:\w+ )?(?:is |lies |hides )?|(?:body|skin|figure|everything) )(?:hidden )?(?:under|underneath|beneath)"
+    rf" (?:the |her |his |their |this |that )(?:\w+ )?{_WORN}",
+    rf"x ?ray (?:\w+ ){{0,4}}{_WORN}",
     rf"{_WORN} (?:\w+ )?(?:disappear|vanish|invisible|transparent|see ?through|melt away|fall off|fall away)\w*",
     rf"{_WORN} (?:(?:with|for|into|to|by|becomes?|becoming|as) )?{_BARE}",
     rf"{_BARE} instead of (?:the |her |his |their )?{_WORN}",
@@ -103,12 +122,16 @@ _NOT_UNDRESS: Final = re.compile(
     r"|couch|table|desk|rack|shelf|shelves|wardrobe|closet|drawer|basket|background|foreground|window|door|wall|hook|bag"
     r"|suitcase|line|rope|fence|store|shop|corner|chair|hanger|mannequin|doll|scarecrow|statue)\b|\b(?:dress|shirt) (?:code|rehearsal|logo|pattern|stain|wrinkles?|print)s?\b"
 )
-_UNCLAD: Final = _any(
-    *("nude", "naked", "topless", "bottomless", "unclothed", "undressed", "wearing nothing", "bare breasts?"),
-    *("exposed breasts?", "without (?:any )?cloth(?:es|ing)", "see ?through (?:dress|shirt|clothes|clothing|blouse)"),
+_UNCLAD: Final = _any(*(term for term in _NUDITY if term not in ("nudity", "nipples?", "lingerie", "stripping")))
+_REAL: Final = _any(
+    r"deep ?fak\w+",
+    r"(?:my|our|his|her|their) (?:\w+ )?(?:ex|exes|girlfriends?|boyfriends?|wife|husband|neighbou?rs?|classmates?|colleagues?"
+    r"|coworkers?|boss|teachers?|friends?|sisters?|brothers?|mother|mom|mum|daughters?|roommates?|cousins?|aunts?)",
 )
-_SOMEBODY: Final = _any(_PERSON)
-_SEXUAL_WORDS: Final = _any(*_ACTS, *_NUDITY, *_SUGGESTIVE, "lingerie", "bikini model")
+_SEXUAL_WORDS: Final = _any(
+    *(*_ACTS, *_NUDITY, *_SUGGESTIVE, "bikini model", "thongs?", "panties", "g ?strings?", "fishnets?", "lolicons?"),
+    *("shotacons?", "lolis? (?:\\w+ ){0,4}(?:bikini|swimsuit|underwear|stockings)s?"),
+)
 _CLINICAL: Final = re.compile(
     r"[^.]{0,40}\b(?:anatom\w+|medical|textbook|diagram|health (?:class|education|clinic)|breast ?feeding|mammogra\w+|gyn\w*ecolog\w+"
     r"|contracepti\w+|urolog\w+|marble|statue|sculptures?|renaissance|classical (?:painting|sculpture)|museum|michelangelo"
@@ -379,10 +402,11 @@ RULES: Final = (
         "nudity for a supplied picture",
         NONCONSENSUAL,
         5,
-        (_UNCLAD, _SOMEBODY),
+        (_UNCLAD,),
         re.compile(f"{_NOT_NUDITY.pattern}|{_CLINICAL.pattern}"),
         edits_only=True,
     ),
+    Rule("sexual acts for a supplied picture", NONCONSENSUAL, 5, (_any(*_ACTS),), _CLINICAL, edits_only=True),
     Rule("undressing a person", NONCONSENSUAL, 5, (_UNDRESS,), _NOT_UNDRESS),
     Rule(
         "secret or vengeful pictures",
@@ -413,6 +437,13 @@ RULES: Final = (
         ),
     ),
     Rule("sexual pictures of a real person", NONCONSENSUAL, 5, (_FIGURES, _any(*_ACTS, *_NUDITY)), _NOT_NUDITY),
+    Rule(
+        "sexual pictures of somebody known",
+        NONCONSENSUAL,
+        5,
+        (_REAL, _any(*_ACTS, *_NUDITY)),
+        re.compile(f"{_NOT_NUDITY.pattern}|{_CLINICAL.pattern}"),
+    ),
     Rule("sexual acts", SEXUAL, 4, (_any(*_ACTS),), _CLINICAL),
     Rule("nudity", SEXUAL, 2, (_any(*_NUDITY),), re.compile(f"{_NOT_NUDITY.pattern}|{_CLINICAL.pattern}")),
     Rule("suggestive", SEXUAL, 0, (_any(*_SUGGESTIVE),), _CLINICAL),
