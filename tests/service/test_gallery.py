@@ -1,5 +1,7 @@
 """What the native routes stand on, on both databases: galleries, kept references, series, previews, forecasts."""
 
+from dataclasses import replace
+
 from sqlalchemy import Connection
 
 from licht.service.database.connect import Database
@@ -97,6 +99,30 @@ def test_a_series_is_written_with_its_jobs(store: JobStore, clock: Clock, key_id
     kept.remove(key_id, "s1")
     assert kept.list(key_id) == []
     assert store.get(jobs[1].id).state is State.READY
+
+
+def test_what_was_removed_stays_for_the_jobs_of_before(
+    store: JobStore, clock: Clock, key_id: str, new_job: NewJobs
+) -> None:
+    uploads = Uploads(store.database, clock)
+    uploads.add(key_id, DIGEST, "anna", (100, 70))
+    task = replace(new_job().task, inputs=(Input(DIGEST, "anna"),))
+    before, after = new_job(task=task), new_job(task=task)
+    store.submit(before)
+    clock.now += 1
+    assert uploads.remove(key_id, DIGEST) is False
+    assert not uploads.may_read(key_id, DIGEST)
+    assert uploads.forget() == ()
+    clock.now += 1
+    # the same pixels, sent once more by themselves
+    store.submit(after)
+    assert not uploads.may_read(key_id, DIGEST)
+    store.cancel(before.id)
+    assert uploads.forget() == ()
+    assert uploads.may_read(key_id, DIGEST)
+    store.cancel(after.id)
+    assert store.delete(after.id) == [DIGEST]
+    assert store.delete(before.id) == []
 
 
 def test_forecasts_learn_from_what_was_measured(

@@ -67,7 +67,10 @@ def test_while_it_drains_nothing_new_is_taken_and_everything_is_told(service: Se
     for path in ("/v1/flux-2-pro", "/v1/jobs", "/v1/series", "/v1/arena/battles"):
         bodies = {
             "/v1/series": {"frames": [{"prompt": "a"}], "width": 64, "height": 64},
-            "/v1/arena/battles": {"request": {"prompt": "a"}, "contestants": [{"model": "flux-2-pro"}, {"model": "flux-2-max"}]},
+            "/v1/arena/battles": {
+                "request": {"prompt": "a"},
+                "contestants": [{"model": "flux-2-pro"}, {"model": "flux-2-max"}],
+            },
         }
         refused = service.client.post(path, json=bodies.get(path, {"prompt": "a", "width": 64, "height": 64}))
         assert (refused.status_code, refused.headers.get("retry-after")) == (503, "10"), refused.text

@@ -1,3 +1,4 @@
+import asyncio
 import io
 from typing import Any
 
@@ -5,6 +6,7 @@ import pytest
 from PIL import Image
 
 from licht.core.sizes import Size
+from licht.service.api import background
 from tests.service.api.conftest import Service
 from tests.service.api.pictures import encoded
 from tests.service.api.test_native import create
@@ -131,6 +133,34 @@ def test_the_file_of_a_reference_goes_with_the_last_that_needs_it(service: Servi
     assert service.parts.storage.has(kept)
     assert service.client.delete(f"/v1/references/{kept}").status_code == 204
     assert not service.parts.storage.has(kept)
+
+
+def test_a_deleted_reference_is_refused_at_once_and_goes_with_the_job_in_hand(service: Service) -> None:
+    image = encoded((3, 2, 1), (80, 64))
+    kept = service.client.post("/v1/references", json={"image": image}).json()["id"]
+    ended = create(service, input_image=f"reference:{kept}")["id"]
+    service.work()
+    waiting = create(service, input_image=f"reference:{kept}")["id"]
+    assert service.client.delete(f"/v1/references/{kept}").status_code == 204
+
+    def refused() -> bool:
+        bodies: list[dict[str, Any]] = [{"prompt": "a", "input_image": f"reference:{kept}"}]
+        bodies.append(service.client.get(f"/v1/gallery/{ended}").json()["recipe"])
+        statuses = [service.client.post("/v1/jobs", json=body).status_code for body in bodies]
+        return statuses == [422, 422]
+
+    assert refused()
+    asyncio.run(background.reap(service.parts))
+    # the job that was accepted before still draws with it
+    assert service.parts.storage.has(kept)
+    service.work()
+    assert service.client.get(f"/v1/jobs/{waiting}").json()["state"] == "ready"
+    asyncio.run(background.reap(service.parts))
+    assert not service.parts.storage.has(kept)
+    assert refused()
+    # sent again it is a picture like any other
+    assert service.client.post("/v1/references", json={"image": image}).json()["id"] == kept
+    create(service, input_image=f"reference:{kept}")
 
 
 def test_a_finished_picture_is_an_input(service: Service) -> None:

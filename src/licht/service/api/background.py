@@ -38,9 +38,11 @@ async def _send(parts: Parts, event: Event) -> None:
 
 
 async def reap(parts: Parts) -> None:
-    """Take jobs from workers that are gone, and end those whose callers are."""
+    """Take jobs from workers that are gone, end those whose callers are, and let go of what was deleted."""
     await asyncio.to_thread(parts.store.cancel_unwanted)
     await asyncio.to_thread(parts.looks.reap)
+    for digest in await asyncio.to_thread(parts.uploads.forget):
+        await asyncio.to_thread(parts.storage.delete, digest)
     count = await asyncio.to_thread(parts.store.leases.reap)
     if count:
         _LOG.warning("took jobs from dead workers", extra={"jobs": count})

@@ -214,6 +214,15 @@ UPLOADS: Final = Table(
     Index("ix_uploads_digest", "digest"),
 )
 
+REMOVED_UPLOADS: Final = Table(
+    "removed_uploads",
+    METADATA,
+    # references that were deleted while jobs used them, until those have ended; not called `digest`: it keeps no file
+    Column("key_id", Text, ForeignKey("keys.id"), primary_key=True),
+    Column("picture", Text, primary_key=True),
+    Column("removed_at", Double, nullable=False),
+)
+
 FAVOURITES: Final = Table(
     "favourites",
     METADATA,
