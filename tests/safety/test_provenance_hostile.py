@@ -177,5 +177,5 @@ def test_a_time_stamped_signature_outlives_its_certificate(tmp_path: Path, stamp
 def test_a_time_stamp_server_that_is_not_there_leaves_no_picture(tmp_path: Path) -> None:
     folder = tmp_path / "keys"
     certificates.create(folder)
-    with pytest.raises(OutputFailed, match="cannot be signed"):
+    with pytest.raises(OutputFailed, match="cannot be signed; see whether the server of LICHT_TIME"):
         Signer(_loaded(folder, "http://127.0.0.1:9/")).sign(PLAIN, "PNG", Making("nano"))

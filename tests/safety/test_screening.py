@@ -371,6 +371,13 @@ def test_prompts_are_in_the_audit_only_where_the_operator_asks(trust: Path, monk
         parse_policy("default")
 
 
+@pytest.mark.parametrize("address", ["stamps.example", "ftp://stamps.example", "http://", "http:// a"])
+def test_a_time_stamp_server_needs_an_address(trust: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("LICHT_TIME_STAMP_URL", address)
+    with pytest.raises(InvalidSettings, match="LICHT_TIME_STAMP_URL is no http or https address"):
+        parse_policy("default")
+
+
 def test_start_up_says_what_nothing_stands_behind(trust: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = "\n".join(notices(parse_policy("default")))
     for setting in ("LICHT_IMAGE_FILTER", "LICHT_BLOCK_LISTS", "LICHT_OCR", "LICHT_TIME_STAMP_URL"):

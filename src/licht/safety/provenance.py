@@ -183,7 +183,7 @@ class Signer:
                 return signed
         except c2pa.C2paError as error:
             if all(ingredient.file is None for ingredient in making.ingredients):
-                raise _unsigned() from error
+                raise self._unsigned() from error
         carried = tuple(
             ingredient if self._can_carry(data, file_format, ingredient) else replace(ingredient, file=None)
             for ingredient in making.ingredients
@@ -193,7 +193,14 @@ class Signer:
         for ingredients in (carried, bare):
             with suppress(c2pa.C2paError):
                 return self._signed(data, file_format, replace(making, ingredients=ingredients))
-        raise _unsigned()
+        raise self._unsigned()
+
+    def _unsigned(self) -> OutputFailed:
+        stamped = self._credentials.time_stamp_url is not None
+        asked = "see whether the server of LICHT_TIME_STAMP_URL answers, " if stamped else ""
+        return OutputFailed(
+            f"the picture cannot be signed; {asked}run `licht provenance show`, or draw with --policy off"
+        )
 
     def _can_carry(self, data: bytes, file_format: str, ingredient: Ingredient) -> bool:
         import c2pa
@@ -218,10 +225,6 @@ class Signer:
                     builder.add_ingredient(described, ingredient.media_type, io.BytesIO(ingredient.file))
             builder.sign(self._signer, media_type, io.BytesIO(data), signed)
         return signed.getvalue()
-
-
-def _unsigned() -> OutputFailed:
-    return OutputFailed("the picture cannot be signed; run `licht provenance show`, or draw with --policy off")
 
 
 def manifest(making: Making, media_type: str) -> dict[str, Any]:

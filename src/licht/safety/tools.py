@@ -5,6 +5,7 @@ import datetime as dt
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -70,6 +71,8 @@ class Trust:
             raise InvalidSettings("LICHT_SIGNER signs for LICHT_SIGNING_CHAIN: set that too, and no LICHT_SIGNING_KEY")
         if self.signing is None and (self.chain is None) != (self.key is None):
             raise InvalidSettings("a signing certificate needs its key: set LICHT_SIGNING_CHAIN and LICHT_SIGNING_KEY")
+        if self.time_stamp_url is not None and not re.fullmatch(r"https?://[^\s/]+(?:/\S*)?", self.time_stamp_url):
+            raise InvalidSettings("LICHT_TIME_STAMP_URL is no http or https address; name an RFC 3161 server")
         if self.training not in (None, "allowed", "notAllowed", "constrained"):
             raise InvalidSettings(f"LICHT_TRAINING is {self.training!r}; use allowed, notAllowed or constrained")
 
