@@ -347,49 +347,57 @@ def bits_of(method: str, count: int) -> Callable[[Image.Image], list[int]]:
     return lambda image: [int(bit) for bit in decoder.decode(np.asarray(image)[:, :, ::-1].copy(), method)]
 
 
-def others(count: int, size: int, minutes: float, methods: Sequence[str]) -> dict[str, object]:
-    """invisible-watermark beside ours, on the same pictures: bits right, whole messages right, PSNR, seconds."""
+def compared(task: tuple[int, Sequence[str], int]) -> list[Any]:
+    """[number, {mark: [PSNR, {attack: (share of bits right, all right)}]}] of one photograph, marked by each of `methods`."""
+    number, methods, size = task
+    files, rng = source_files()["photograph"], np.random.default_rng([7, number])
+    image = cut(Image.open(files[number % len(files)]).convert("RGB"), size, number)
+    found: dict[str, Any] = {}
+    for method in methods:
+        message = [int(bit) for bit in rng.integers(0, 2, MESSAGE_BITS[method])]
+        marked, read = marked_by(method, image, message)
+        error = np.mean(np.square(np.asarray(image, float) - np.asarray(marked, float)))
+        right: dict[str, tuple[float, bool]] = {}
+        for name, attack in ATTACKS.items():
+            same = [a == b for a, b in zip(read(attack(marked)), message, strict=True)]
+            right[name] = sum(same) / len(same), all(same)
+        found[method] = [10 * math.log10(255**2 / error), right]
+    return [number, found]
+
+
+def marked_by(
+    method: str, image: Image.Image, message: list[int]
+) -> tuple[Image.Image, Callable[[Image.Image], list[int]]]:
+    """`image` with `message` in it, and what reads it again."""
+    if method == "licht":
+        payload = int("".join(map(str, message)), 2)
+        return to_image(Watermark(KEY).embed(to_picture(image), payload)), partial(_read_ours, len(message))
     from imwatermark import WatermarkEncoder
 
-    if "rivaGan" in methods:
+    if method == "rivaGan":
         WatermarkEncoder.loadModel()
-    until, rng = time.monotonic() + 60 * minutes, np.random.default_rng(0)
-    found: dict[str, dict[str, list[tuple[float, bool]]]] = {name: {} for name in methods}
-    psnr: dict[str, list[float]] = {name: [] for name in found}
-    files = source_files()["photograph"]
-    done = 0
-    while done < count and time.monotonic() < until:
-        image = cut(Image.open(files[done % len(files)]).convert("RGB"), size, done)
-        for method in methods:
-            bits = MESSAGE_BITS[method]
-            message = [int(bit) for bit in rng.integers(0, 2, bits)]
-            if method == "licht":
-                read: Callable[[Image.Image], list[int]] = partial(_read_ours, bits)
-                payload = int("".join(map(str, message)), 2)
-                marked = to_image(Watermark(KEY).embed(to_picture(image), payload))
-            else:
-                encoder = WatermarkEncoder()
-                encoder.set_watermark("bits", message)
-                made = np.clip(encoder.encode(np.asarray(image)[:, :, ::-1].copy(), method), 0, 255)
-                marked = Image.fromarray(made.astype(np.uint8)[:, :, ::-1].copy())
-                read = bits_of(method, bits)
-            error = np.mean(np.square(np.asarray(image, float) - np.asarray(marked, float)))
-            psnr[method].append(10 * math.log10(255**2 / error))
-            for name, attack in ATTACKS.items():
-                same = [a == b for a, b in zip(read(attack(marked)), message, strict=True)]
-                found[method].setdefault(name, []).append((sum(same) / bits, all(same)))
-        done += 1
-        print(f"{done} of {count} pictures", flush=True)
+    encoder = WatermarkEncoder()
+    encoder.set_watermark("bits", message)
+    made = np.clip(encoder.encode(np.asarray(image)[:, :, ::-1].copy(), method), 0, 255)
+    return Image.fromarray(made.astype(np.uint8)[:, :, ::-1].copy()), bits_of(method, len(message))
+
+
+def others(count: int, size: int, kept: Path | None, minutes: float, methods: Sequence[str]) -> dict[str, object]:
+    """invisible-watermark beside ours, on the same pictures: bits right, whole messages right, PSNR."""
+    done = kept_rows(kept)
+    known = {row[0] for row in done if set(methods) <= set(row[1])}
+    tasks = [(number, methods, size) for number in range(count) if number not in known]
+    done = [row for row in done if row[0] in known] + list(finish(compared, tasks, 1, kept, minutes))
     table: dict[str, object] = {}
     for name in ATTACKS:
-        row = {method: rows[name] for method, rows in found.items()}
-        line = {m: [round(statistics.mean(bits for bits, _ in r), 3), sum(e for _, e in r)] for m, r in row.items()}
+        rows = {method: [found[method][1][name] for _, found in done] for method in methods}
+        line = {m: [round(statistics.mean(bits for bits, _ in r), 3), sum(e for _, e in r)] for m, r in rows.items()}
         table[name] = line
         print(f"{name:<16}" + "".join(f"{m:>10} {bits:.3f} {exact:>3}" for m, (bits, exact) in line.items()))
     return {
-        "pictures": done,
+        "pictures": len(done),
         "size_px": size,
-        "psnr_db": {m: round(statistics.mean(v), 2) for m, v in psnr.items()},
+        "psnr_db": {m: round(statistics.mean(found[m][0] for _, found in done), 2) for m in methods},
         "bits_right_and_exact": table,
     }
 
@@ -456,10 +464,12 @@ def plot(values: list[float], path: Path, title: str) -> None:
     mpl.rcParams["svg.hashsalt"] = "licht"
     from matplotlib import pyplot as plt
 
-    ordered = np.maximum(np.sort(values), 1e-12)
-    shares = np.arange(1, len(ordered) + 1) / len(ordered)
-    bound = np.logspace(-math.log10(len(ordered)) - 0.5, 0, 200)
-    spread = 3.29 * np.sqrt(bound * (1 - bound) / len(ordered))
+    # every one of the smallest, and of the others as many as can be told apart
+    ranks = np.unique(np.concatenate([np.arange(1, 301), np.geomspace(300, len(values), 600).astype(int)]))
+    ranks = ranks[ranks <= len(values)]
+    ordered, shares = np.maximum(np.sort(values), 1e-12)[ranks - 1], ranks / len(values)
+    bound = np.logspace(-math.log10(len(values)) - 0.5, 0, 200)
+    spread = 3.29 * np.sqrt(bound * (1 - bound) / len(values))
     figure, axes = plt.subplots(figsize=(5, 4))
     axes.fill_between(bound, np.maximum(bound - spread, 1e-9), bound + spread, color="0.88", label="99.9 % of uniform")
     axes.plot(bound, bound, color="0.6", linewidth=1)
@@ -515,7 +525,7 @@ def main() -> None:
     if options.speed:
         result: dict[str, object] = {**speed(11)}
     elif options.others:
-        result = others(options.others, options.size, options.minutes, options.marks)
+        result = others(options.others, options.size, options.keep, options.minutes, options.marks)
     elif options.small:
         result = small(options.small)
     elif options.regenerate:
