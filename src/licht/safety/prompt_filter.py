@@ -53,11 +53,12 @@ class Finding:
 def screen(prompt: str, edits: bool = False) -> tuple[Finding, ...]:
     """Every rule that `prompt` meets in any reading; `edits` says that pictures come with it."""
     texts = tuple(readings(prompt))
+    compact = {text.replace(" ", "") for text in texts}
     found = []
     for rule in RULES:
         if rule.edits_only and not edits:
             continue
-        if any(_meets(rule, text) for text in texts):
+        if any(_meets(rule, text) for text in (compact if rule.compact else texts)):
             found.append(Finding(rule.name, rule.category, rule.level))
     return tuple(found)
 
@@ -66,7 +67,9 @@ def readings(prompt: str) -> Iterator[str]:
     """The ways in which a prompt can be read: as it stands, with disguises undone, decoded; each in plain words."""
     seen = set()
     backwards = (match[1][::-1] for match in _REVERSED.finditer(prompt))
-    for text in (prompt, *_fields(prompt), *_decoded(prompt), *backwards):
+    # an invisible character may stand inside a word, or between two
+    spread = "".join(" " if unicodedata.category(c) == "Cf" else c for c in prompt)
+    for text in (prompt, spread, *_fields(prompt), *_decoded(prompt), *backwards):
         plain = _plain(text)
         joined = _SPACED.sub(lambda match: re.sub(r"[\s._*\-+~/\\|]", "", match[0]), plain)
         for reading in (plain, joined, _unleet(plain), _unleet(joined)):
@@ -97,7 +100,10 @@ def _unleet(text: str) -> str:
 
 
 def _fields(prompt: str) -> Iterator[str]:
-    """The strings of a JSON prompt, joined with and without a blank: what is split over fields is one text again."""
+    """The strings of a JSON prompt, joined with and without a blank: what is split over fields is one text again.
+
+    A word may be split in the middle of the text, over two fields or more: each few neighbours are joined too.
+    """
     if prompt.lstrip()[:1] not in ("{", "["):
         return
     try:
@@ -106,6 +112,9 @@ def _fields(prompt: str) -> Iterator[str]:
         return
     yield " ".join(strings)
     yield "".join(strings)
+    for count in (2, 3, 4):
+        if len(strings) > count:
+            yield " . ".join("".join(strings[start : start + count]) for start in range(len(strings) - count + 1))
 
 
 def _strings(value: object) -> Iterator[str]:

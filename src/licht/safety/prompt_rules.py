@@ -23,6 +23,8 @@ class Rule:
     patterns: tuple[re.Pattern[str], ...]
     exempt: re.Pattern[str] | None = None
     edits_only: bool = False
+    compact: bool = False
+    """Read without blanks, where words have no borders."""
 
 
 def _any(*terms: str) -> re.Pattern[str]:
@@ -111,6 +113,11 @@ _UNDRESS_SUPPLIED: Final = _any(
     rf"(?:what (?:\w+ )?(?:is |lies |hides )?|(?:body|skin|figure|everything) )(?:hidden )?(?:under|underneath|beneath)"
     rf" (?:the |her |his |their |this |that )(?:\w+ )?{_WORN}",
     rf"x ?ray (?:\w+ ){{0,4}}{_WORN}",
+    rf"{_WORN} (?:is |are |come |comes |came )?(?:off(?! the| a| shoulder| white)|gone|removed)",
+    rf"(?:lift|raise|pull up|pull down|hike|hitch|flip|unzip|unbutton)(?:s|ed|ing)? (?:up |down |and open )?"
+    rf"(?:her|his|their) (?:\w+ )?{_WORN}",
+    rf"(?:take|get) {_PERSON} out of (?:\w+ )?{_WORN}",
+    r"(?:her|she|woman|women|girls?|lady)(?: \w+){0,3} (?:shirtless|braless|pantyless)",
     rf"{_WORN} (?:\w+ )?(?:disappear|vanish|invisible|transparent|see ?through|melt away|fall off|fall away)\w*",
     rf"{_WORN} (?:(?:with|for|into|to|by|becomes?|becoming|as) )?{_BARE}",
     rf"{_BARE} instead of (?:the |her |his |their )?{_WORN}",
@@ -121,6 +128,15 @@ _NOT_UNDRESS: Final = re.compile(
     rf"|\b{_WORN} (?:\w+ )?(?:from|on|off|in|under|over|next to|behind) (?:the |a |my )?(?:\w+ )?(?:bed|floor|ground|sofa"
     r"|couch|table|desk|rack|shelf|shelves|wardrobe|closet|drawer|basket|background|foreground|window|door|wall|hook|bag"
     r"|suitcase|line|rope|fence|store|shop|corner|chair|hanger|mannequin|doll|scarecrow|statue)\b|\b(?:dress|shirt) (?:code|rehearsal|logo|pattern|stain|wrinkles?|print)s?\b"
+)
+_UNDRESS_COMPACT: Final = re.compile(
+    r"(?<!s)undress(?:her|him|them(?!an)|thewoman|theman(?!nequin)|thegirl|thisperson)|nudif(?:y|ied)"
+    r"|(?:remove|takeoff|ripoff|erase)(?:all)?(?:her|his|their)(?:cloth(?:es|ing)|bikini|underwear)"
+)
+_INTIMATE: Final = (
+    _any(r"(?:tiny|micro|string|thong|sheer|skimpy)? ?bikinis?", "lingerie", "underwear", "thongs?", "panties"),
+    _any(r"(?:put|dress|change|show|make|give|swap|replace|wearing|wears|wear|into|in)"),
+    _any(_PERSON),
 )
 _UNCLAD: Final = _any(*(term for term in _NUDITY if term not in ("nudity", "nipples?", "lingerie", "stripping")))
 _REAL: Final = _any(
@@ -408,6 +424,8 @@ RULES: Final = (
     ),
     Rule("sexual acts for a supplied picture", NONCONSENSUAL, 5, (_any(*_ACTS),), _CLINICAL, edits_only=True),
     Rule("undressing a person", NONCONSENSUAL, 5, (_UNDRESS,), _NOT_UNDRESS),
+    Rule("undressing, written without blanks", NONCONSENSUAL, 5, (_UNDRESS_COMPACT,), compact=True),
+    Rule("somebody supplied in underwear", NONCONSENSUAL, 4, _INTIMATE, _NOT_UNDRESS, edits_only=True),
     Rule(
         "secret or vengeful pictures",
         NONCONSENSUAL,
