@@ -1,6 +1,7 @@
 """Databases to test on: the same tests run on SQLite and on an embedded PostgreSQL."""
 
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,10 +31,23 @@ class Clock:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The address of a PostgreSQL server that lives as long as the tests."""
     pgserver = pytest.importorskip("pgserver", reason="the embedded PostgreSQL (pgserver) has no build for this Python")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    from pgserver import postgres_server
+
+    with pytest.MonkeyPatch.context() as patched:
+        # it gives its server ten seconds to come up, and then falls over the log that is not there yet
+        start = vars(postgres_server)["pg_ctl"]
+        patched.setattr(
+            postgres_server,
+            "pg_ctl",
+            lambda arguments, pgdata, **options: start(arguments, pgdata, **{**options, "timeout": PATIENCE_S}),
+        )
+        # not below pytest's own folder: as root, the server is another user, and every pytest that starts on the same
+        # machine shuts that folder for others, in the middle of this one's start if need be
+        folder = Path(tempfile.mkdtemp(prefix="licht-postgres-"))
+        server = pgserver.get_server(folder, cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from licht.cli.main import run
 from licht.cli.working import check_licence
 from licht.core.errors import InvalidSettings
+from licht.model.variants import VARIANTS
 from licht.service.keys import KeyStore
 from licht.service.queue.records import Outcome, State
 from licht.service.queue.store import JobStore
@@ -29,9 +31,11 @@ def told(capsys: Capture, *arguments: str, code: int = 0) -> Any:  # noqa: ANN40
     return json.loads(capsys.readouterr().out)
 
 
-def test_check_shows_everything_but_secrets(capsys: Capture, tmp_path: Path) -> None:
+def test_check_shows_everything_but_secrets(capsys: Capture, tmp_path: Path, postgres: str) -> None:
     file = tmp_path / "s.toml"
-    file.write_text("[database]\nurl = 'postgresql://u:hush@h/d'\n[worker]\npolicy = 'off'\n", encoding="utf-8")
+    url = postgres.replace("postgres:@", "postgres:hush@")
+    assert "hush" in url
+    file.write_text(f"[database]\nurl = '{url}'\n[worker]\npolicy = 'off'\n", encoding="utf-8")
     shown = told(capsys, "serve", "--check", "--settings", str(file), "--port", "9")
     assert (shown["settings"]["server"]["port"], shown["settings"]["database"]["url"]) == (9, "********")
     assert any("safety policy" in line for line in shown["switched_off"])
@@ -39,6 +43,47 @@ def test_check_shows_everything_but_secrets(capsys: Capture, tmp_path: Path) -> 
     text = capsys.readouterr().out
     assert "hush" not in text
     assert "off: safety policy" in text
+
+
+def test_check_refuses_what_would_not_start(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text").write_text("no database", encoding="utf-8")
+    (tmp_path / "file").touch()
+    for name, value, words in (
+        ("DATABASE__URL", "nonsense", "no SQLAlchemy address"),
+        ("DATABASE__URL", "postgresql://h:port/d", "no SQLAlchemy address"),
+        ("DATABASE__URL", "mysql://h/d", "use sqlite or postgresql"),
+        ("DATABASE__URL", "sqlite://", "in memory"),
+        ("DATABASE__URL", f"sqlite:///{tmp_path}/text", "no database that can be read"),
+        ("DATABASE__URL", f"sqlite:///{tmp_path}/file/x.sqlite3", "no folder"),
+        ("DATABASE__URL", "postgresql://u:hush@127.0.0.1:9/d", "does not let anybody in"),
+        ("WORKER__RANKER", "nothing.here:ranker", "worker.ranker nothing.here:ranker cannot be opened"),
+        ("WORKER__RANKER", "json:nothing", "worker.ranker json:nothing cannot be opened"),
+        ("WORKER__RANKER", "json:__name__", "no function"),
+        ("WORKER__ENGINE", "nothing.here:engine", "worker.engine"),
+        ("WORKER__MODEL", "klein-4b", "not installed"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setenv(f"LICHT_SERVICE__{name}", value)
+            patched.setenv("LICHT_MODELS", str(tmp_path / "models"))
+            shown = told(capsys, "serve", "--check", "--data", str(tmp_path / "data"), code=2)
+        assert words in shown["error"]["message"], shown
+        assert "hush" not in shown["error"]["message"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "text"]
+
+
+def test_check_says_aloud_which_weights_are_not_for_every_use(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = str(tmp_path / "data")
+    shown = told(capsys, "serve", "--check", "--data", data)["weights"]
+    assert (shown["name"], shown["non_commercial"]) == ("nano", False)
+    found = SimpleNamespace(variant=VARIANTS["dev"])
+    monkeypatch.setattr("licht.checkpoint.catalog.find_model", lambda *_: found)
+    refused = told(capsys, "serve", "--check", "--data", data, "--model", "dev", code=2)
+    assert "accept_non_commercial_licence" in refused["error"]["message"]
+    monkeypatch.setenv("LICHT_SERVICE__WORKER__ACCEPT_NON_COMMERCIAL_LICENCE", "true")
+    assert run(["serve", "--check", "--data", data, "--model", "dev"]) == 0
+    assert "NON-COMMERCIAL" in capsys.readouterr().out
 
 
 def test_check_makes_nothing(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +107,22 @@ def test_keys(capsys: Capture, data: str) -> None:
     text = capsys.readouterr().out
     assert "revoked" in text
     assert rotated["key"] not in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["keys", "list"],
+        ["keys", "revoke", "key_1"],
+        ["keys", "rotate", "key_1"],
+        ["keys", "credits", "key_1", "5"],
+        ["usage"],
+    ],
+)
+def test_a_folder_without_a_service_is_no_service(capsys: Capture, tmp_path: Path, arguments: list[str]) -> None:
+    shown = told(capsys, *arguments, "--data", str(tmp_path / "typo"), code=2)
+    assert "there is no service at" in shown["error"]["message"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def create(
         raise InvalidRequest(f"--days is {days}; use a number above 0", field="days")
     if credits_limit is not None and not 0 <= credits_limit <= 1e12:
         raise InvalidRequest(f"--credits is {credits_limit}; use a number from 0 to 1e12", field="credits")
-    created = _store(data, settings).create(
+    created = _store(data, settings, make=True).create(
         name,
         scope or (Scope.GENERATE,),
         credits_milli=round(credits_limit * MILLI) if credits_limit is not None else None,
@@ -104,13 +104,17 @@ def add_credits(
     typer.echo(json.dumps(changed.to_dict()) if as_json else f"{changed.prefix} has {left:g} credits")
 
 
-def _store(data: Path | None, settings: Path | None) -> "KeyStore":
+def _store(data: Path | None, settings: Path | None, make: bool = False) -> "KeyStore":
+    """The keys of a service; only with `make` is there one afterwards where there was none. Raises `InvalidSettings`."""
     from licht.service.database.connect import Database
     from licht.service.database.migrate import migrate
+    from licht.service.database.probe import open_existing
     from licht.service.keys import KeyStore
     from licht.service.settings import load_settings
 
     effective = load_settings(settings, {"data": str(data)} if data is not None else {})
+    if not make:
+        return KeyStore(open_existing(effective.database_url))
     database = Database(effective.database_url)
     migrate(database)
     return KeyStore(database)

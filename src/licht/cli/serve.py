@@ -79,12 +79,17 @@ def _own_options(settings: Path | None, overrides: dict[str, Any]) -> list[str]:
 
 
 def _show(settings: "Settings", as_json: bool) -> None:
-    shown = {"settings": settings.masked(), "switched_off": _without(settings, make_keys=False)}
+    from licht.cli.checking import check_parts, weights_of
+
+    without = _without(settings, make_keys=False)
+    check_parts(settings)
+    weights = weights_of(settings)
     if as_json:
-        typer.echo(json.dumps(shown))
+        typer.echo(json.dumps({"settings": settings.masked(), "switched_off": without, "weights": weights}))
         return
-    typer.echo(json.dumps(shown["settings"], indent=2))
-    for line in shown["switched_off"]:
+    typer.echo(json.dumps(settings.masked(), indent=2))
+    typer.echo(f"weights: {weights['says']}")
+    for line in without:
         typer.echo(f"off: {line}")
 
 
@@ -162,6 +167,7 @@ def _first_key(settings: "Settings") -> str:
     from licht.core.errors import NotAuthenticated
     from licht.service.database.connect import Database
     from licht.service.database.migrate import migrate
+    from licht.service.database.private import make_folder
     from licht.service.keys import KeyStore, Scope
 
     database = Database(settings.database_url)
@@ -176,7 +182,7 @@ def _first_key(settings: "Settings") -> str:
             path.unlink()
         else:
             return text
-    settings.data.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.data)
     created = keys.create("first", tuple(Scope))
     path.touch(mode=0o600)
     path.write_text(created.text + "\n", encoding="ascii")

@@ -20,16 +20,14 @@ def usage(
 ) -> None:
     """Print usage by day, key and route, as CSV."""
     from licht.service import metering
-    from licht.service.database.connect import Database
-    from licht.service.database.migrate import migrate
+    from licht.service.database.probe import open_existing
     from licht.service.keys import KeyStore
     from licht.service.settings import load_settings
 
     for name, day in (("since", since), ("until", until)):
         _check_day(name, day)
     effective = load_settings(settings, {"data": str(data)} if data is not None else {})
-    database = Database(effective.database_url)
-    migrate(database)
+    database = open_existing(effective.database_url)
     key_id = KeyStore(database).find(key).id if key is not None else None
     rows = [row.to_dict() for row in metering.usage(database, since=since, until=until, key_id=key_id)]
     if as_json:

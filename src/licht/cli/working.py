@@ -155,24 +155,42 @@ def _open_upsampler(settings: "Settings", model: "Model") -> "Upsampler | None":
 
 def _opened(settings: "Settings", name: str, field: str) -> Any:  # noqa: ANN401 - what the operator names
     """What the function `module:function` makes of the settings. Raises `InvalidSettings`."""
+    return find_function(name, field)(settings)
+
+
+def find_function(name: str, field: str) -> Callable[["Settings"], Any]:
+    """The function that a setting names as `module:function`. Raises `InvalidSettings`."""
     import importlib
 
     from licht.core.errors import InvalidSettings
 
     module, _, function = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), function)(settings)
+        found: Callable[[Settings], Any] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise InvalidSettings(f"{field} {name} cannot be opened ({error})", field=field) from error
+    if not callable(found):
+        raise InvalidSettings(f"{field} {name} is no function; name one as module:function", field=field)
+    return found
 
 
 def check_licence(settings: "Settings", drawer: "Drawer") -> None:
     """Raises `InvalidSettings` for non-commercial weights that the operator has not acknowledged."""
+    check_acknowledged(settings, drawer.name, drawer.licence)
+
+
+def is_non_commercial(licence: str) -> bool:
+    """Whether it restricts what pictures may be used for."""
+    return _NON_COMMERCIAL in licence.lower()
+
+
+def check_acknowledged(settings: "Settings", name: str, licence: str) -> None:
+    """The same, for weights by their name."""
     from licht.core.errors import InvalidSettings
 
-    if _NON_COMMERCIAL in drawer.licence.lower() and not settings.worker.accept_non_commercial_licence:
+    if is_non_commercial(licence) and not settings.worker.accept_non_commercial_licence:
         raise InvalidSettings(
-            f"{drawer.name} is under the licence {drawer.licence}; read it, and if your use keeps to it, set "
+            f"{name} is under the licence {licence}; read it, and if your use keeps to it, set "
             "worker.accept_non_commercial_licence = true",
             field="worker.accept_non_commercial_licence",
         )

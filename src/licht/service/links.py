@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from licht.core.errors import NotAuthenticated
+from licht.service.database.private import make_folder
 
 _SECRET_FILE: Final = "link-secret"  # noqa: S105 - the name of a file
 PATH: Final = "/v1/results/"
@@ -33,7 +34,7 @@ def secret_in(folder: Path) -> bytes:
     """The secret of this installation, made on first use; several processes may come first."""
     path = folder / _SECRET_FILE
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         temporary = folder / f".{secrets.token_hex(8)}.part"
         temporary.touch(mode=0o600)
         temporary.write_text(secrets.token_hex(32), encoding="ascii")

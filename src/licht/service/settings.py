@@ -206,7 +206,8 @@ class ProtocolSection(Section):
     """How the BFL protocol is spoken."""
 
     extended_statuses: bool = False
-    """Say `Generating` while a job runs; several clients know only Pending, Ready and Error."""
+    """Say `Reasoning` while a prompt is written out and `Generating` while a job runs otherwise; several clients know only
+    Pending, Ready and Error."""
 
 
 class VerifySection(Section):

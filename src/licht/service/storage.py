@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from licht.core.errors import InvalidSettings, NotAvailable, OutputFailed
 from licht.core.request import Picture
+from licht.service.database.private import make_folder, open_new
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _PICTURE: Final = b"LICHT1"
@@ -164,10 +165,10 @@ class Storage:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with temporary.open("xb") as file:
+        with open_new(temporary) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -69,6 +69,19 @@ def test_names_that_are_not_served(build: Build) -> None:
         assert service.client.get("/livez", headers={"host": host}).status_code == status, host
 
 
+def test_pages_of_other_origins_have_nothing_done(build: Build) -> None:
+    service = build(server__public_url="https://flux.example")
+    ours = ("http://localhost:3000", "https://flux.example", "http://127.0.0.1", "http://[::1]:8000")
+    for origin in (*ours, "null", "https://evil.example", "file://", "https://flux.example.evil", ""):
+        for path in ("/v1/plan", "/mcp", "/v1/images/generations"):
+            answer = service.client.post(path, json={"prompt": "a", "n": 11}, headers={"origin": origin})
+            assert (answer.status_code == 403) == (origin not in ours), (origin, path, answer.text)
+        assert service.client.get("/livez", headers={"origin": origin}).status_code == 200
+    everybody = build(server__allowed_hosts=("*",))
+    assert everybody.client.post("/v1/plan", json={"prompt": "a"}, headers={"origin": "https://x.y"}).status_code == 200
+    assert everybody.client.post("/v1/plan", json={"prompt": "a"}, headers={"origin": "null"}).status_code == 403
+
+
 def test_bodies_have_an_end(build: Build) -> None:
     service = build(server__max_body_bytes=1000)
     assert service.client.post("/v1/flux-2-pro", json={"prompt": "a" * 2000}).status_code == 413

@@ -53,6 +53,10 @@ def test_submit_poll_fetch(service: Service) -> None:
     assert ready["details"] == told_of
     assert result["sample"].startswith(HOST)
     fetched = service.client.get(result["sample"], headers={"x-key": ""})
+    looked = service.client.head(result["sample"], headers={"x-key": ""})
+    assert looked.status_code == fetched.status_code
+    assert {**looked.headers, "x-request-id": ""} == {**fetched.headers, "x-request-id": ""}
+    assert service.client.head(result["sample"] + "0").status_code == 403
     assert (fetched.status_code, fetched.headers["content-type"]) == (200, "image/jpeg")
     assert fetched.headers["x-content-type-options"] == "nosniff"
     assert fetched.headers["content-disposition"].startswith("attachment")
@@ -330,11 +334,17 @@ def test_idempotency(service: Service) -> None:
 
 
 def test_extended_statuses_are_off_unless_they_are_asked_for(build: Build) -> None:
-    for extended, status in ((False, "Pending"), (True, "Generating")):
+    for extended, statuses in ((False, ["Pending"] * 3), (True, ["Generating", "Reasoning", "Generating"])):
         service = build(protocol__extended_statuses=extended)
         told = service.submit()
-        assert service.parts.store.leases.claim("w") is not None
-        assert service.poll(told["id"])["status"] == status
+        assert service.poll(told["id"])["status"] == "Pending"
+        claim = service.parts.store.leases.claim("w")
+        assert claim is not None
+        seen = []
+        for stage in ("", "upsample", "denoise"):
+            service.parts.store.leases.keep(claim, stage, 0.1)
+            seen.append(service.poll(told["id"])["status"])
+        assert seen == statuses
 
 
 def rgba(size: tuple[int, int] = (64, 64)) -> str:

@@ -61,6 +61,8 @@ def router(parts: Parts) -> APIRouter:
     made.add_api_route("/v1/get_result", get_result, methods=["GET"], response_model=Polled, tags=["bfl"])
     made.add_api_route("/v1/credits", get_credits, methods=["GET"], response_model=CreditsLeft, tags=["bfl"])
     made.add_api_route(f"{links.PATH}{{job_id}}", fetch_result, methods=["GET"], response_class=Response, tags=["bfl"])
+    # some look before they fetch; the server leaves the body out
+    made.add_api_route(f"{links.PATH}{{job_id}}", fetch_result, methods=["HEAD"], include_in_schema=False)
     return made
 
 
@@ -122,7 +124,7 @@ def polled(parts: Parts, job: Job, base_url: str) -> Polled:
             preview = {name: getattr(row, name) for name in ("step", "total", "width", "height")}
             preview["image"] = row.data_uri
         if parts.settings.protocol.extended_statuses:
-            status = "Generating"
+            status = "Reasoning" if job.stage == "upsample" else "Generating"
     return Polled(
         id=job.id,
         status=status,

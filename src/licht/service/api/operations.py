@@ -150,6 +150,8 @@ def router() -> APIRouter:
     made = APIRouter(route_class=Guarded, tags=["operations"])
     made.add_api_route("/livez", livez, methods=["GET"])
     made.add_api_route("/readyz", readyz, methods=["GET"])
+    for path, endpoint in (("/livez", livez), ("/readyz", readyz)):
+        made.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
     made.add_api_route("/metrics", metrics, methods=["GET"], response_class=Response)
     return made
 

@@ -22,6 +22,8 @@ from licht.service.telemetry import Telemetry
 _LOG: Final = logging.getLogger(__name__)
 _REQUEST_ID: Final = re.compile(r"[\w.-]{1,100}")
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[\w.-]+)(?::\d{1,5})?")
+_ORIGIN: Final = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[\w.-]+)(?::\d{1,5})?", re.IGNORECASE)
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
 _SAFE_HEADERS: Final = (
     ("x-content-type-options", "nosniff"),
     ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
@@ -101,7 +103,7 @@ class Surround:
             REQUEST_ID.reset(noted)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
-        refusal = self._refusal(headers)
+        refusal = self._refusal(scope["method"], headers)
         if refusal is not None:
             await refusal(scope, receive, send)
             return
@@ -112,17 +114,26 @@ class Surround:
         finally:
             opened.close()
 
-    def _refusal(self, headers: Headers) -> JSONResponse | None:
+    def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
         host = _HOST.fullmatch(headers.get("host", ""))
         if host is None or not ({"*", host[1].lower()} & self._hosts):
             message = "this name is not served here; the operator can add it to server.allowed_hosts"
             return JSONResponse(body(message, message, "unknown_host"), 421)
+        origin = headers.get("origin")
+        if origin is not None and method not in _SAFE and not self._is_ours(origin):
+            message = "requests from that origin are not taken; the operator can add its name to server.allowed_hosts"
+            return JSONResponse(body(message, message, "unknown_origin"), 403)
         length = headers.get("content-length")
         if length is not None and (
             not (length.isascii() and length.isdigit()) or int(length[:20]) > self._bodies.one_bytes
         ):
             return JSONResponse(body(TOO_LARGE, TOO_LARGE, "http_413"), 413)
         return None
+
+    def _is_ours(self, origin: str) -> bool:
+        """Whether a page of that origin may have things done: one of the names that are served, never "null"."""
+        found = _ORIGIN.fullmatch(origin)
+        return found is not None and bool({"*", found[1].lower()} & self._hosts)
 
 
 def _stopped(scope: Scope) -> JSONResponse:

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Connection, Engine, Row, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 from licht.core.errors import InvalidSettings, NotAvailable
+from licht.service.database.private import make_file, make_folder
 
 _BUSY_TIMEOUT_S: Final = 30
 _LOOK_S: Final = 0.001
@@ -27,25 +28,22 @@ class Database:
 
     def __init__(self, url: str) -> None:
         """Open the database at `url`, an SQLAlchemy address. Raises `InvalidSettings` for one that cannot be used."""
-        try:
-            parsed = make_url(url)
-        except ArgumentError as error:
-            raise InvalidSettings("database.url is no SQLAlchemy address", field="database.url") from error
-        self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        self.url = parsed
+        self.url = parse_address(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            if parsed.database:
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            self._durable = _sqlite_engine(url, synchronous="FULL")
-            self._light = _sqlite_engine(url, synchronous="NORMAL")
-        elif parsed.get_backend_name() == "postgresql":
-            psycopg = parsed.set(drivername="postgresql+psycopg")
-            self.url = psycopg
-            self._durable = self._light = create_engine(psycopg, pool_size=_POOL_SIZE, pool_pre_ping=True)
+            file = Path(self.url.database or "")
+            try:
+                make_folder(file.parent)
+                # what SQLite writes beside it gets the permissions of this file
+                make_file(file)
+            except OSError as error:
+                raise InvalidSettings(
+                    f"{file} cannot be opened ({error.strerror}); name a folder that can be written to", field="data"
+                ) from error
+            self._durable = _sqlite_engine(self.url, synchronous="FULL")
+            self._light = _sqlite_engine(self.url, synchronous="NORMAL")
         else:
-            raise InvalidSettings(
-                f"database.url names {parsed.get_backend_name()}; use sqlite or postgresql", field="database.url"
-            )
+            self._durable = self._light = create_engine(self.url, pool_size=_POOL_SIZE, pool_pre_ping=True)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -88,6 +86,28 @@ class Database:
         self._light.dispose()
 
 
+def parse_address(url: str) -> URL:
+    """The address of a database, with the driver that is used here. Raises `InvalidSettings`."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise InvalidSettings(
+            "database.url is no SQLAlchemy address; write postgresql://user:password@host/name", field="database.url"
+        ) from error
+    match parsed.get_backend_name():
+        case "postgresql":
+            return parsed.set(drivername="postgresql+psycopg")
+        case "sqlite":
+            if parsed.database in (None, "", ":memory:"):
+                raise InvalidSettings(
+                    "database.url is an SQLite in memory, which processes cannot share; name a file",
+                    field="database.url",
+                )
+            return parsed.set(drivername="sqlite")
+        case other:
+            raise InvalidSettings(f"database.url names {other}; use sqlite or postgresql", field="database.url")
+
+
 @contextmanager
 def _available() -> Iterator[None]:
     try:
@@ -96,7 +116,7 @@ def _available() -> Iterator[None]:
         raise NotAvailable("the database does not answer; try again in a moment") from error
 
 
-def _sqlite_engine(url: str, synchronous: str) -> Engine:
+def _sqlite_engine(url: URL, synchronous: str) -> Engine:
     engine = create_engine(url, pool_size=_POOL_SIZE, max_overflow=32, connect_args={"timeout": _BUSY_TIMEOUT_S})
 
     @event.listens_for(engine, "connect")
