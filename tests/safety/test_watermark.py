@@ -13,6 +13,7 @@ from licht.safety import watermark_search as search
 from licht.safety.watermark import Detection, Watermark
 from licht.safety.watermark_code import CODED_BITS, GENERATORS, MEMORY, _messages, decode, encode
 from licht.safety.watermark_pattern import PERIOD_CELLS, PILOT, SINUSOIDS, patterns
+from licht.safety.watermark_search import Found
 from licht.safety.watermark_spectrum import Pose, cell_values, colour_differences, luminance, spectrum
 from tests.support.pictures import picture as noise
 
@@ -104,6 +105,24 @@ def test_what_colour_tells_of_the_picture_does_not_hide_the_mark(mark: Watermark
         signals.append(search._z(cells, signs, slots))
     assert signals[1] > 1.5 * signals[0] > 0
     assert colour_differences(to_picture(to_image(given).convert("L"))) == ()
+
+
+@pytest.mark.parametrize("read_p", [0.0, 1e-200, 1e-6])
+def test_a_payload_is_not_lost_to_a_look_that_was_not_read(
+    mark: Watermark, monkeypatch: pytest.MonkeyPatch, read_p: float
+) -> None:
+    bare, read = Found(0.0, None, None, 0.7, 0.0, False), Found(read_p, PAYLOAD, 5, 0.7, 0.0, False)
+    monkeypatch.setattr(search, "_looks", lambda *_: iter([[bare, bare], [read]]))
+    found = search.search(scene(64, 64), mark._patterns)
+    assert (found.p, found.payload) == (0.0, PAYLOAD if read_p < 1e-9 else None)
+
+
+def test_a_less_likely_message_does_not_end_the_search(mark: Watermark, monkeypatch: pytest.MonkeyPatch) -> None:
+    unsure = Found(1e-30, 99, 5, 1.0, 0.0, False, sure=False)
+    sure = Found(1e-200, PAYLOAD, 5, 1.0, 1.0, False, sure=True)
+    beyond = Found(0.0, 98, 5, 1.0, 1.0, False, sure=False)
+    monkeypatch.setattr(search, "_looks", lambda *_: iter([[unsure], [sure], [beyond]]))
+    assert search.search(scene(64, 64), mark._patterns) == sure
 
 
 def test_noise_and_another_key_hold_no_payload() -> None:

@@ -37,14 +37,16 @@ def encode(payload: int, key: bytes) -> NDArray[np.float32]:
     return coded.reshape(-1)
 
 
-def decode(soft: NDArray[np.float64], key: bytes) -> tuple[int, NDArray[np.float32], bool]:
+def decode(
+    soft: NDArray[np.float64], key: bytes, candidates: int = CANDIDATES
+) -> tuple[int, NDArray[np.float32], bool]:
     """The likeliest payload whose keyed check agrees, its coded bits, and whether there was one.
 
-    `soft` (CODED_BITS,) holds one correlation a coded bit, positive for 1. The `CANDIDATES` likeliest messages are
+    `soft` (CODED_BITS,) holds one correlation a coded bit, positive for 1. The `candidates` likeliest messages are
     asked for their check; if none of them agrees, the very likeliest comes back.
     """
     likeliest = None
-    for bits in islice(_messages(np.asarray(soft, np.float64).reshape(STEPS, len(GENERATORS))), CANDIDATES):
+    for bits in islice(_messages(np.asarray(soft, np.float64).reshape(STEPS, len(GENERATORS))), candidates):
         payload, check = _number(bits[:PAYLOAD_BITS]), _number(bits[PAYLOAD_BITS : PAYLOAD_BITS + CHECK_BITS])
         if check == _check(payload, key):
             return payload, encode(payload, key), True
