@@ -477,9 +477,10 @@ def _decoded(keyed: Patterns, pose: Pose, nonce: int, viewed: tuple[Floats, slic
         sums = np.bincount(slots_RC.reshape(-1), product_RC.reshape(-1), minlength=CODED_BITS + 1)
         soft = sums[:CODED_BITS].astype(np.float64)
         read, _, sure = decode(soft, keyed.check_key, candidates=1)
+        sound = sure
         if not sure:
             read, _, sound = decode(soft, keyed.check_key)
-        payload = read if sure or sound else None
+        payload = read if sound else None
     mirrored = pose.orientation % 4 in (1, 3)
     return Found(p, payload, nonce, pose.scale, math.degrees(pose.rotation), mirrored, sure)
 
