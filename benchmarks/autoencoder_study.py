@@ -25,7 +25,7 @@ from licht.evaluation import scoring, segmentation
 from licht.evaluation.decoded import decoded
 from licht.evaluation.distance import energy_distance
 from licht.evaluation.drawing import Drawer, Settings
-from licht.evaluation.intervals import mean, share
+from licht.evaluation.intervals import share
 from licht.evaluation.judge import Judge
 from licht.evaluation.seen import Seen, truth, wrong_attributes
 from licht.evaluation.suite_pictures import Prompt, prompts
@@ -116,20 +116,22 @@ def _of_drawn(judge: Judge, asked: list[Prompt], drawn_BHWC: Tensor) -> dict[str
     colors = [(at, found) for at, prompt in enumerate(asked) if (found := segmentation.row_colors(prompt.scene))]
     return {
         "distance_drawn": energy_distance(judge.features(drawn_BHWC), judge.features(true)),
-        "attributes": mean([_attributes(one, prompt) for one, prompt in zip(seen, asked, strict=True)]).value,
+        "attributes": share(
+            [hit for one, prompt in zip(seen, asked, strict=True) for hit in _attributes(one, prompt)]
+        ).value,
         "all_right": share(right).value,
         "colors": share([segmentation.colors_in_order(drawn_BHWC[at], found) for at, found in colors]).value,
     }
 
 
-def _attributes(seen: Seen, prompt: Prompt) -> float:
-    """Share of what was asked of the objects that is seen in those that are most like them."""
-    right, wrong, asked = truth(prompt.scene), 0, 0
+def _attributes(seen: Seen, prompt: Prompt) -> list[bool]:
+    """Of each thing that was asked of the objects, whether it is seen in those that are most like them."""
+    right, found = truth(prompt.scene), list[bool]()
     for index, (one, true) in enumerate(zip(scoring.assign(seen, right), right.objects, strict=True)):
         told = scoring.told_attributes(index, prompt.told.stated)
-        asked += len(told)
-        wrong += len(told) if one is None else len(wrong_attributes(one, true.attributes, told))
-    return 1 - wrong / asked
+        wrong = told if one is None else wrong_attributes(one, true.attributes, told)
+        found += [name not in wrong for name in told]
+    return found
 
 
 def main() -> None:
