@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from licht.model.autoencoder import Autoencoder, Decoder, Encoder, Level, ResnetBlock, patchify, unpatchify
 
-BAND_ELEMENTS: Final = 12 * 2**20
+BAND_ELEMENTS: Final = 8 * 2**20
 """Numbers of a map that are worked on at a time."""
 _CACHED: Final = 2**17
 """So many numbers are normalised at a time."""
@@ -243,9 +243,11 @@ def _halved(conv: nn.Conv2d, source: Source) -> Tensor:
     """The strided convolution between levels of the encoder: one row and column of zeros at the end."""
     batch, _, height, width = source.shape
     out = _empty_like((batch, conv.out_channels, height // 2, width // 2), conv.weight)
-    for start, stop in bands(Stored(out)):
-        bordered = F.pad(_with_border(source, 2 * start, 2 * stop + 1), (0, 1))
-        out[:, :, start:stop] = F.conv2d(bordered, conv.weight, conv.bias, stride=2)
+    for start, stop in bands(source):  # a band of the result would need four of them
+        first, last = -(-start // 2), min(-(-stop // 2), out.shape[2])
+        if first < last:
+            bordered = F.pad(_with_border(source, 2 * first, 2 * last + 1), (0, 1))
+            out[:, :, first:last] = F.conv2d(bordered, conv.weight, conv.bias, stride=2)
     return out
 
 

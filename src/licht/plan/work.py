@@ -30,7 +30,7 @@ DECODER_MAPS: Final = (3.4, 0.75)
 """Maps of the last level's first width, at full resolution, that are alive at once: of the whole, and in bands."""
 ENCODER_MAPS: Final = (5.1, 1.35)
 """The same of the encoder, in units of its first width."""
-BAND_NUMBERS: Final = 12 * 2**20
+BAND_NUMBERS: Final = 8 * 2**20
 """Numbers in a band, as `model.banded` cuts them."""
 BANDS: Final = 12
 """So many bands are alive at once beside the maps."""
