@@ -3,6 +3,7 @@
 Shapes: O outputs, I inputs, M tokens.
 """
 
+from types import MappingProxyType
 from typing import Final
 
 import torch
@@ -14,6 +15,7 @@ from licht.quant.pages import mappings
 _LARGEST: Final = 127.0
 _CACHED: Final = 3 * 2**15
 """So many numbers of a processor's activations are quantised at a time."""
+_BITS: Final = MappingProxyType({torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32})
 _UNITS: Final = ("amx_int8", "avx512_vnni", "avx_vnni")
 
 
@@ -33,14 +35,27 @@ def pack_tokens(x_MI: Tensor) -> tuple[Tensor, Tensor]:
 
     On a processor some tokens at a time, so that what lies between is read from its caches.
     """
-    step = max(1, _CACHED // x_MI.shape[1]) if x_MI.device.type == "cpu" else x_MI.shape[0]
+    step = max(1, _CACHED // x_MI.shape[1]) if x_MI.device.type == "cpu" else max(1, x_MI.shape[0])
     codes = torch.empty(x_MI.shape, dtype=torch.int8, device=x_MI.device)
     scale = x_MI.new_empty(x_MI.shape[0], 1)
+    numbers = torch.empty(min(step, x_MI.shape[0]), x_MI.shape[1], device=x_MI.device)
     for x, part, one in zip(x_MI.split(step), codes.split(step), scale.split(step), strict=True):
-        one.copy_((x.abs().amax(dim=1, keepdim=True) / _LARGEST).clamp_min_(1e-12))
+        one.copy_((_largest(x).float() / _LARGEST).clamp_min_(1e-12))
         # by the rounded scale, which may be a little too small for the largest value
-        part.copy_((x.float() * one.float().reciprocal()).round_().clamp_(-_LARGEST, _LARGEST))
+        scaled = numbers[: len(x)].copy_(x).mul_(one.float().reciprocal())
+        part.copy_(scaled.round_().clamp_(-_LARGEST, _LARGEST))
     return codes, scale
+
+
+def _largest(x_MI: Tensor) -> Tensor:
+    """Largest magnitude (M, 1) of each row. Without its sign bit a float is in the order of its bits as an integer.
+
+    A processor finds the largest integer much sooner than the largest bfloat16, which it must also make positive first.
+    """
+    if x_MI.dtype not in _BITS:
+        return x_MI.abs().amax(dim=1, keepdim=True)
+    integer = _BITS[x_MI.dtype]
+    return (x_MI.view(integer) & torch.iinfo(integer).max).amax(dim=1, keepdim=True).view(x_MI.dtype)
 
 
 def int8_matmul(x_MI: Tensor, codes_OI: Tensor, scale_O: Tensor) -> Tensor:
