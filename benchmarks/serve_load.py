@@ -438,7 +438,7 @@ def fair(options: Options) -> Result:
 def stopping(options: Options) -> Result:
     """SIGTERM with a job in hand: one that ends within the limit is finished, one that does not goes back."""
     found: Result = {}
-    for name, prompt, drain_s in (("finished", "slow 0.5", 10.0), ("handed_back", "slow 3", 1.0)):
+    for name, prompt, drain_s in (("finished", "slow 0.5", 10.0), ("handed_back", "slow 3", 2.0)):
         with service(options, server__drain_s=str(drain_s)) as served:
             database = database_of(served, options)
             with served.client() as client:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from licht.core.errors import InvalidSettings
-from licht.service.settings import MASK, built_in_tiers, load_settings
+from licht.service.settings import MASK, Server, built_in_tiers, load_settings
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -103,3 +103,11 @@ def test_one_language_model_writes_prompts_out() -> None:
         assert load_settings(None, {"data": "d", **named}, {}).upsampling.configured
     with pytest.raises(InvalidSettings, match="both set"):
         load_settings(None, {"data": "d", "upsampling.url": "http://x/v1", "upsampling.local": "own"}, {})
+
+
+def test_everything_ends_within_the_limit() -> None:
+    """Pictures go back first, then calls are told, then processes are ended; less than two seconds are two."""
+    for drain_s, limit_s in ((30.0, 30.0), (2.0, 2.0), (0.0, 2.0), (5.0, 5.0)):
+        drain = Server(drain_s=drain_s).drain
+        assert 0 < drain.pictures_s < drain.calls_s < drain.processes_s < limit_s
+    assert (Server(drain_s=5.0).drain.pictures_s, Server().drain.pictures_s) == (2.5, 27.0)

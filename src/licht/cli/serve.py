@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import socket
 
     from licht.service.settings import Settings
+    from licht.service.supervise import Role
 
 _SWITCH_S = 0.001
 _FIRST_KEY = "first-key"
@@ -119,7 +120,7 @@ def _supervise(settings: "Settings", options: list[str], as_json: bool) -> int:
     roles = [Role("api", [*base, "--only", "api", "--supervised-fd", str(descriptor)], (descriptor,), True)]
     names = [f"worker-{number}-{run}" for number in range(1, settings.worker.count + 1)]
     roles += [Role(name, [*base, "--only", "worker", "--worker-id", name]) for name in names]
-    supervisor = Supervisor(roles, settings.server.drain.whole_s, lambda role, _code: _tidy(settings, role.name))
+    supervisor = Supervisor(roles, settings.server.drain.processes_s, lambda role, _code: _tidy(settings, role))
     supervisor.stop_on_signals()
     try:
         # before anything else is imported here: the processes have the same to do
@@ -134,8 +135,13 @@ def _supervise(settings: "Settings", options: list[str], as_json: bool) -> int:
     return code
 
 
-def _tidy(settings: "Settings", worker: str) -> None:
+def _tidy(settings: "Settings", role: "Role") -> None:
     """The jobs of a worker that has died need not wait until their leases run out."""
+    if not role.ends_last:
+        _take_back(settings, role.name)
+
+
+def _take_back(settings: "Settings", worker: str) -> None:
     from licht.service.database.connect import Database
     from licht.service.queue.records import QueueLimits
     from licht.service.queue.register import Register
@@ -262,7 +268,7 @@ def _run_fleet(settings: "Settings") -> None:
             field="database.url" if settings.database.url is None else "storage.url",
         )
     choice = FleetChoice(settings.ray.address, settings.worker.count, settings.ray.gpus, settings.ray.cpus)
-    fleet = Fleet(choice, open_actor, settings.model_dump(), lambda name: _tidy(settings, name))
+    fleet = Fleet(choice, open_actor, settings.model_dump(), lambda name: _take_back(settings, name))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: fleet.stop())
-    fleet.run(f"ray-{secrets.token_hex(4)}", settings.server.drain.whole_s)
+    fleet.run(f"ray-{secrets.token_hex(4)}", settings.server.drain.processes_s)

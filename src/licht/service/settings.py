@@ -63,14 +63,14 @@ class Server(Section):
         """The same, shared out: a job in hand goes back while there is time to say so to its caller."""
         whole_s = max(self.drain_s, 2.0)
         margin_s = min(3.0, whole_s / 2)
-        return Drain(whole_s, whole_s - margin_s / 2, whole_s - margin_s)
+        return Drain(whole_s - margin_s / 5, whole_s - margin_s * 2 / 3, whole_s - margin_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """When, after SIGTERM, what has not ended is ended: all of it, calls that wait, pictures in hand; in seconds."""
+    """When, after SIGTERM, what has not ended is ended, in seconds: processes, calls that wait, pictures in hand."""
 
-    whole_s: float
+    processes_s: float
     calls_s: float
     pictures_s: float
 
