@@ -184,6 +184,10 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
         ({"a": "model-1.safetensors", "z": "model-1.safetensors"}, "and its shards disagree on z"),
         ({"a": "model-1.safetensors", "b": "model-2.safetensors"}, "and its shards disagree on c"),
         ({f"x{n}": "model-1.safetensors" for n in range(9)}, "disagree on a, x0, x1 and 7 more"),
+        (
+            {"a": "model-2.safetensors", "b": "model-1.safetensors", "c": "model-2.safetensors"},
+            "has a, b in another shard than the one that holds it",
+        ),
     ],
 )
 def test_a_wrong_index_is_refused(tmp_path: Path, weight_map: object, message: str) -> None:
@@ -192,6 +196,15 @@ def test_a_wrong_index_is_refused(tmp_path: Path, weight_map: object, message: s
     write_shards(folder).write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
     write(tmp_path, "model-1.safetensors", a=torch.ones(2))
     refused(folder, "model.safetensors.index.json", message, "copy")
+
+
+def test_shards_that_are_mixed_up_are_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    one, two = tmp_path / "model-1.safetensors", tmp_path / "model-2.safetensors"
+    one.rename(tmp_path / "kept")
+    two.rename(one)
+    (tmp_path / "kept").rename(two)
+    refused(tmp_path, "has a, b, c in another shard", "copy all of them again")
 
 
 def test_a_truncated_shard_is_named(tmp_path: Path) -> None:

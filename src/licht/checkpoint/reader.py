@@ -57,6 +57,7 @@ class TensorSource:
         self.metadata: dict[str, str] = {}
         self._infos: dict[str, TensorInfo] = {}
         self._files: dict[str, safe_open] = {}
+        self._shards: dict[str, str] = {}
         for path in paths:
             self._open(path)
 
@@ -74,6 +75,10 @@ class TensorSource:
     def place(self) -> str:
         """Where the checkpoint is, for messages: its file, or the folder of its shards."""
         return str(self.paths[0] if len(self.paths) == 1 else self.paths[0].parent)
+
+    def shard(self, name: str) -> str:
+        """The name of the file that holds the tensor `name`."""
+        return self._shards[name]
 
     def tensor(self, name: str) -> Tensor:
         """The tensor `name`, backed by the mapped file: no memory is spent until it is touched."""
@@ -129,6 +134,7 @@ class TensorSource:
             )
         self._infos[name] = TensorInfo(tuple(view.get_shape()), dtype)
         self._files[name] = file
+        self._shards[name] = path.name
 
 
 def check_name(path: Path, name: str) -> None:
@@ -194,6 +200,12 @@ def _open_shards(index_path: Path) -> TensorSource:
     differing = sorted(set(source) ^ set(weight_map))
     if differing:
         raise InvalidCheckpoint(f"{index_path} and its shards disagree on {_some(differing)}; copy all of them again")
+    misplaced = sorted(name for name, shard in weight_map.items() if source.shard(name) != shard)
+    if misplaced:
+        raise InvalidCheckpoint(
+            f"{index_path} has {_some(misplaced)} in another shard than the one that holds it; the shards are mixed up "
+            "or the index is another's; copy all of them again"
+        )
     return source
 
 
