@@ -14,7 +14,7 @@ from licht.safety.watermark import Detection, Watermark
 from licht.safety.watermark_code import CODED_BITS, GENERATORS, MEMORY, _messages, decode, encode
 from licht.safety.watermark_pattern import PERIOD_CELLS, PILOT, SINUSOIDS, patterns
 from licht.safety.watermark_search import Found
-from licht.safety.watermark_spectrum import Pose, cell_values, colour_differences, luminance, spectrum
+from licht.safety.watermark_spectrum import Pose, _told_by, cell_values, colour_differences, luminance, spectrum
 from tests.support.pictures import picture as noise
 
 PAYLOAD = 0x0123_4567_89AB_CDEF
@@ -123,6 +123,14 @@ def test_a_less_likely_message_does_not_end_the_search(mark: Watermark, monkeypa
     beyond = Found(0.0, 98, 5, 1.0, 1.0, False, sure=False)
     monkeypatch.setattr(search, "_looks", lambda *_: iter([[unsure], [sure], [beyond]]))
     assert search.search(scene(64, 64), mark._patterns) == sure
+
+
+def test_colours_that_tell_the_same_are_left_alone() -> None:
+    y, x = np.mgrid[0:96, 0:96].astype(np.float32)
+    plane = 500 * np.sin(0.7 * x + 0.3 * y).astype(np.float32)
+    with np.errstate(all="raise"):
+        told = _told_by(np.zeros_like(plane), plane, plane.copy())
+    assert np.isfinite(told).all()
 
 
 def test_noise_and_another_key_hold_no_payload() -> None:

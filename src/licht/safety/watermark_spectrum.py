@@ -135,6 +135,8 @@ def _told_by(detail: Floats, first: Floats, second: Floats) -> Floats:
     steady = 0.003 * blurred(y * y, 5) + 1e-12
     aa, bb = aa + steady, bb + steady
     determinant = aa * bb - ab * ab
+    # two colours that tell the same cannot be told apart: nothing is taken away there
+    determinant = np.where(determinant > 1e-6 * aa * bb, determinant, np.float32(np.inf))
     height, width = detail.shape
     parts = []
     for factor, plane in (((bb * ya - ab * yb) / determinant, first), ((aa * yb - ab * ya) / determinant, second)):
