@@ -266,10 +266,19 @@ def used() -> dict[str, float]:
     return {"peak_bytes": usage.ru_maxrss * 1024, "processor_s": usage.ru_utime + usage.ru_stime}
 
 
+def chosen(options: argparse.Namespace) -> Variant:
+    """The model, with fewer blocks if that was asked for."""
+    variant = VARIANTS[options.model]
+    if options.blocks is None:
+        return variant
+    double, single = options.blocks
+    return replace(variant, transformer=replace(variant.transformer, depth=double, depth_single_blocks=single))
+
+
 def child(options: argparse.Namespace) -> dict[str, Any]:
     """Measure in this process."""
     torch.set_num_threads(options.threads)
-    variant = VARIANTS[options.model]
+    variant = chosen(options)
     if options.child == "diffusers":
         return run_diffusers(options.folder, options.size, options.steps)
     if options.transformer_only:
@@ -284,6 +293,8 @@ def measure(options: argparse.Namespace, folder: Path, who: str) -> dict[str, An
         environment["LICHT_MEMORY"] = options.memory
     arguments = [f"--{name}={getattr(options, name)}" for name in ("size", "steps", "quant", "threads")]
     arguments += [f"--{name}" for name in ("transformer-only", "streamed") if getattr(options, name.replace("-", "_"))]
+    if options.blocks:
+        arguments += ["--blocks", *map(str, options.blocks)]
     command = [sys.executable, __file__, options.model, *arguments, "--child", who, "--folder", str(folder)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -310,6 +321,7 @@ def main() -> None:
     parser.add_argument("--diffusers", action="store_true", help="measure diffusers too")
     parser.add_argument("--transformer-only", action="store_true")
     parser.add_argument("--streamed", action="store_true", help="stream the blocks of the transformer alone")
+    parser.add_argument("--blocks", type=int, nargs=2, metavar=("DOUBLE", "SINGLE"), help="only so many of true widths")
     parser.add_argument("--folder", type=Path, help="where the weights are, or are written to and kept")
     parser.add_argument("--child", choices=["licht", "diffusers"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -320,7 +332,7 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         if not (folder / "transformer").is_dir():
             started = time.perf_counter()
-            size = write_model(folder, VARIANTS[options.model], options.quant, options.transformer_only)
+            size = write_model(folder, chosen(options), options.quant, options.transformer_only)
             print(f"wrote {size:,} bytes in {time.perf_counter() - started:.0f} s", flush=True)
         said = {"benchmark": "real_size", "model": options.model, "size": options.size, "steps": options.steps}
         said |= {"format": options.quant, "memory": options.memory, "licht": measure(options, folder, "licht")}
