@@ -235,3 +235,16 @@ def test_which_layers_are_quantised() -> None:
     assert not worth_quantising("final_layer.linear", (96, 32))
     assert not worth_quantising("single_blocks.0.norm.query_norm", (32,))
     assert Int8Linear.format != Fp8Linear.format != Q4Linear.format != Nvfp4Linear.format
+
+
+def test_a_rearranged_matrix_leaves_no_freed_memory_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed_back: list[bool] = []
+    monkeypatch.setattr("licht.quant.int8.trim", lambda: handed_back.append(True))
+    layer = Int8Linear(*pack_int8(torch.randn(64, 128)), torch.float32)
+    if not layer.fast:
+        pytest.skip("this processor multiplies no integers")
+    x = torch.randn(32, 128)
+    first = layer(x)
+    assert len(handed_back) == 1
+    assert torch.equal(layer(x), first)
+    assert len(handed_back) == 1  # what is rearranged stays so

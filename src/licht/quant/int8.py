@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from licht.quant.linear import QuantisedLinear
-from licht.quant.pages import mappings
+from licht.quant.pages import mappings, trim
 
 _LARGEST: Final = 127.0
 _CACHED: Final = 3 * 2**15
@@ -133,4 +133,6 @@ class Int8Linear(QuantisedLinear):
             self._turned = turned(self.codes)
             mappings().let_go([self.codes])
             self.codes = self.codes.new_empty(0)
+            # what stays lies between activations that come and go: holes there would grow with every matrix
+            trim()
         return self._turned
