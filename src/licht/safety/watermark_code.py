@@ -37,22 +37,21 @@ def encode(payload: int, key: bytes) -> NDArray[np.float32]:
     return coded.reshape(-1)
 
 
-def decode(
-    soft: NDArray[np.float64], key: bytes, candidates: int = CANDIDATES
-) -> tuple[int, NDArray[np.float32], bool]:
-    """The likeliest payload whose keyed check agrees, its coded bits, and whether there was one.
+def decode(soft: NDArray[np.float64], key: bytes) -> tuple[int, int | None]:
+    """The likeliest payload whose keyed check agrees, and its place among all messages by likelihood, from 0.
 
-    `soft` (CODED_BITS,) holds one correlation a coded bit, positive for 1. The `candidates` likeliest messages are
-    asked for their check; if none of them agrees, the very likeliest comes back.
+    `soft` (CODED_BITS,) holds one correlation a coded bit, positive for 1. The `CANDIDATES` likeliest messages are
+    asked for their check; if none of them agrees, the very likeliest comes back, without a place.
     """
     likeliest = None
-    for bits in islice(_messages(np.asarray(soft, np.float64).reshape(STEPS, len(GENERATORS))), candidates):
+    messages = _messages(np.asarray(soft, np.float64).reshape(STEPS, len(GENERATORS)))
+    for place, bits in enumerate(islice(messages, CANDIDATES)):
         payload, check = _number(bits[:PAYLOAD_BITS]), _number(bits[PAYLOAD_BITS : PAYLOAD_BITS + CHECK_BITS])
         if check == _check(payload, key):
-            return payload, encode(payload, key), True
+            return payload, place
         likeliest = payload if likeliest is None else likeliest
     assert likeliest is not None  # noqa: S101 - the trellis always holds a path
-    return likeliest, encode(likeliest, key), False
+    return likeliest, None
 
 
 def _messages(soft_LG: NDArray[np.float64]) -> Iterator[list[int]]:

@@ -475,12 +475,8 @@ def _decoded(keyed: Patterns, pose: Pose, nonce: int, viewed: tuple[Floats, slic
     if p < _WORTH_DECODING:
         product_RC = values_RC * signs_RC
         sums = np.bincount(slots_RC.reshape(-1), product_RC.reshape(-1), minlength=CODED_BITS + 1)
-        soft = sums[:CODED_BITS].astype(np.float64)
-        read, _, sure = decode(soft, keyed.check_key, candidates=1)
-        sound = sure
-        if not sure:
-            read, _, sound = decode(soft, keyed.check_key)
-        payload = read if sound else None
+        read, place = decode(sums[:CODED_BITS].astype(np.float64), keyed.check_key)
+        payload, sure = None if place is None else read, place == 0
     mirrored = pose.orientation % 4 in (1, 3)
     return Found(p, payload, nonce, pose.scale, math.degrees(pose.rotation), mirrored, sure)
 
