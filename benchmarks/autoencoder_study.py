@@ -27,7 +27,6 @@ from licht.evaluation.distance import energy_distance
 from licht.evaluation.drawing import Drawer, Settings
 from licht.evaluation.intervals import share
 from licht.evaluation.judge import Judge
-from licht.evaluation.seen import Seen, truth, wrong_attributes
 from licht.evaluation.suite_pictures import Prompt, prompts
 from licht.evaluation.suite_words import ssim
 from licht.evaluation.suites import SEED
@@ -113,25 +112,18 @@ def _of_drawn(judge: Judge, asked: list[Prompt], drawn_BHWC: Tensor) -> dict[str
     right = [
         scoring.objects_right(one, prompt.scene, prompt.told.stated) for one, prompt in zip(seen, asked, strict=True)
     ]
+    attributes = [
+        hit
+        for one, prompt in zip(seen, asked, strict=True)
+        for hit in scoring.attributes_right(one, prompt.scene, prompt.told.stated)
+    ]
     colors = [(at, found) for at, prompt in enumerate(asked) if (found := segmentation.row_colors(prompt.scene))]
     return {
         "distance_drawn": energy_distance(judge.features(drawn_BHWC), judge.features(true)),
-        "attributes": share(
-            [hit for one, prompt in zip(seen, asked, strict=True) for hit in _attributes(one, prompt)]
-        ).value,
+        "attributes": share(attributes).value,
         "all_right": share(right).value,
         "colors": share([segmentation.colors_in_order(drawn_BHWC[at], found) for at, found in colors]).value,
     }
-
-
-def _attributes(seen: Seen, prompt: Prompt) -> list[bool]:
-    """Of each thing that was asked of the objects, whether it is seen in those that are most like them."""
-    right, found = truth(prompt.scene), list[bool]()
-    for index, (one, true) in enumerate(zip(scoring.assign(seen, right), right.objects, strict=True)):
-        told = scoring.told_attributes(index, prompt.told.stated)
-        wrong = told if one is None else wrong_attributes(one, true.attributes, told)
-        found += [name not in wrong for name in told]
-    return found
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ from licht.checkpoint.detect import Layout
 from licht.evaluation.drawing import Drawer, Settings
 from licht.evaluation.intervals import mean
 from licht.evaluation.judge import Judge
-from licht.evaluation.scoring import assign, objects_right, told_attributes
-from licht.evaluation.seen import Seen, truth, wrong_attributes
+from licht.evaluation.scoring import attributes_right, objects_right
+from licht.evaluation.seen import Seen
 from licht.evaluation.suite_pictures import Prompt, prompts
 from licht.world.render import render
 
@@ -32,13 +32,8 @@ Scores = dict[str, list[float]]
 
 def attributes(seen: Seen, prompt: Prompt) -> float:
     """The share of what the caption states of its subjects that the judge sees; a subject that it misses has none."""
-    true = truth(prompt.scene)
-    told = right = 0
-    for index, (asked, one) in enumerate(zip(true.objects, assign(seen, true), strict=True)):
-        names = [name for name in told_attributes(index, prompt.told.stated) if name in asked.attributes]
-        told += len(names)
-        right += 0 if one is None else len(names) - len(wrong_attributes(one, asked.attributes, names))
-    return 100 * right / told
+    found = attributes_right(seen, prompt.scene, prompt.told.stated)
+    return 100 * sum(found) / len(found)
 
 
 def scored(seen: list[Seen], asked: list[Prompt]) -> Scores:

@@ -208,3 +208,20 @@ def test_floors_and_lights_are_categories() -> None:
     assert seen.picture["floor"] == "black and white"
     assert (seen.picture["light_side"], seen.picture["warmth"], seen.picture["text"]) == ("above", "warm", "none")
     assert isinstance(truth(PAIR).objects[0], SeenObject)
+
+
+def test_attributes_are_counted_one_by_one_where_a_subject_has_them() -> None:
+    seen = truth(PAIR)
+    every = scoring.attributes_right(seen, PAIR, EVERYTHING)
+    asked = [
+        name
+        for index, one in enumerate(seen.objects)
+        for name in scoring.told_attributes(index, EVERYTHING)
+        if name in one.attributes
+    ]
+    assert every == [True] * len(asked)
+    painted = scoring.attributes_right(changed(seen, 0, material="metal"), PAIR, EVERYTHING)
+    assert painted.count(False) == 1
+    gone = scoring.attributes_right(replace(seen, objects=()), PAIR, EVERYTHING)
+    assert gone == [False] * len(asked)
+    assert scoring.attributes_right(seen, PAIR, set()) == []

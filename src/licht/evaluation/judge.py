@@ -5,7 +5,7 @@ H and W cells of 4 px.
 """
 
 import importlib.resources
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -133,21 +133,26 @@ class Judge:
     @torch.inference_mode()
     def features(self, pictures_BHWC: Tensor) -> Tensor:
         """(B, 256) float32 of uint8 pictures (B, H, W, 3)."""
-        parts = [part.permute(0, 3, 1, 2).float() / 127.5 - 1 for part in pictures_BHWC.split(_AT_ONCE)]
-        return torch.cat([self.network.features(part) for part in parts])
+        return torch.cat([self.network.features(image) for image in _images(pictures_BHWC)])
 
     @torch.inference_mode()
     def look(self, pictures_BHWC: Tensor) -> list[Seen]:
         """What is in each uint8 picture (B, H, W, 3), sides multiples of 16."""
         found: list[Seen] = []
-        for part in pictures_BHWC.split(_AT_ONCE):
-            outputs = self.network(part.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        for image in _images(pictures_BHWC):
+            outputs = self.network(image)
             pictures = split_by(PICTURE_CATEGORIES, outputs.picture_BC)
             found += [
                 Seen(_objects(cells), {name: _best(PICTURE_CATEGORIES[name], pictures[name][at]) for name in pictures})
                 for at, cells in enumerate(outputs.cells_BCHW)
             ]
         return found
+
+
+def _images(pictures_BHWC: Tensor) -> Iterator[Tensor]:
+    """Some at a time, in [-1, 1]."""
+    for part in pictures_BHWC.split(_AT_ONCE):
+        yield part.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _best(names: Sequence[str], logits: Tensor) -> str:

@@ -82,6 +82,16 @@ def objects_right(seen: Seen, scene: Scene, stated: Collection[str]) -> bool:
     )
 
 
+def attributes_right(seen: Seen, scene: Scene, stated: Collection[str]) -> list[bool]:
+    """Of each attribute that was stated of a subject, whether it is seen in the object that is most like that."""
+    right, found = truth(scene), list[bool]()
+    for index, (one, asked) in enumerate(zip(assign(seen, right), right.objects, strict=True)):
+        names = [name for name in told_attributes(index, stated) if name in asked.attributes]
+        wrong = names if one is None else wrong_attributes(one, asked.attributes, names)
+        found += [name not in wrong for name in names]
+    return found
+
+
 def relation_right(seen: Seen, scene: Scene) -> bool:
     """Whether the objects stand to one another as in the scene: beside, in front of, on top of, in rows."""
     assigned = assign(seen, truth(scene))
