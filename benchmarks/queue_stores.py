@@ -28,14 +28,12 @@ def _nothing() -> None:
 
 def ours(url: str, jobs: int) -> float:
     """Seconds that claiming and finishing all of them takes."""
-    from licht.service.database.connect import Database
-    from licht.service.database.migrate import migrate
+    from licht.service.database.migrate import open_migrated
     from licht.service.keys import KeyStore
     from licht.service.queue.records import NewJob, Outcome, QueueLimits, State, Task
     from licht.service.queue.store import JobStore
 
-    database = Database(url)
-    migrate(database)
+    database = open_migrated(url)
     key = KeyStore(database).create("load").key.id
     store = JobStore(database, QueueLimits(active_limit=jobs))
     task = Task("a cube", 1, 64, 64)

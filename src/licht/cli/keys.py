@@ -106,18 +106,14 @@ def add_credits(
 
 def _store(data: Path | None, settings: Path | None, make: bool = False) -> "KeyStore":
     """The keys of a service; only with `make` is there one afterwards where there was none. Raises `InvalidSettings`."""
-    from licht.service.database.connect import Database
-    from licht.service.database.migrate import migrate
+    from licht.service.database.migrate import open_migrated
     from licht.service.database.probe import open_existing
     from licht.service.keys import KeyStore
     from licht.service.settings import load_settings
 
     effective = load_settings(settings, {"data": str(data)} if data is not None else {})
-    if not make:
-        return KeyStore(open_existing(effective.database_url))
-    database = Database(effective.database_url)
-    migrate(database)
-    return KeyStore(database)
+    opened = open_migrated if make else open_existing
+    return KeyStore(opened(effective.database_url))
 
 
 def _show_created(created: "CreatedKey", as_json: bool) -> None:

@@ -171,13 +171,11 @@ def _greet(settings: "Settings", listening: "socket.socket", key: str, without: 
 def _first_key(settings: "Settings") -> str:
     """The key of whoever sits at this machine, kept in the data folder for them alone; made anew if it was revoked."""
     from licht.core.errors import NotAuthenticated
-    from licht.service.database.connect import Database
-    from licht.service.database.migrate import migrate
+    from licht.service.database.migrate import open_migrated
     from licht.service.database.private import make_folder
     from licht.service.keys import KeyStore, Scope
 
-    database = Database(settings.database_url)
-    migrate(database)
+    database = open_migrated(settings.database_url)
     keys = KeyStore(database)
     path = settings.data / _FIRST_KEY
     if path.exists():

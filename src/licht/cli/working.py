@@ -45,16 +45,14 @@ def open_worker(settings: "Settings", worker_id: str | None, on_overdue: Callabl
     `on_overdue` ends the process where one step outlasts the draining. Raises `InvalidSettings` and its kin.
     """
     from licht.service.api.parts import open_looks, queue_limits
-    from licht.service.database.connect import Database
-    from licht.service.database.migrate import migrate
+    from licht.service.database.migrate import open_migrated
     from licht.service.queue.store import JobStore
     from licht.service.storage import Storage
     from licht.service.telemetry import open_telemetry
     from licht.service.worker.looking import Looker
     from licht.service.worker.loop import Worker, WorkerLimits, new_name
 
-    database = Database(settings.database_url)
-    migrate(database)
+    database = open_migrated(settings.database_url)
     drawer = _open_drawer(settings)
     check_licence(settings, drawer)
     limits = WorkerLimits(

@@ -14,7 +14,7 @@ from licht.service import links
 from licht.service.api.ending import Ending
 from licht.service.api.open_bodies import OpenBodies
 from licht.service.database.connect import Database
-from licht.service.database.migrate import migrate
+from licht.service.database.migrate import open_migrated
 from licht.service.fetch import Fetcher, FetchLimits
 from licht.service.gallery import Gallery
 from licht.service.keys import Key, KeyStore
@@ -88,8 +88,7 @@ def open_looks(settings: Settings, database: Database, clock: Callable[[], float
 
 def open_parts(settings: Settings, clock: Callable[[], float] = time.time) -> Parts:
     """Open everything; the database is migrated first. Raises `InvalidSettings`, `NotAvailable`."""
-    database = Database(settings.database_url)
-    migrate(database)
+    database = open_migrated(settings.database_url)
     fetch, hooks = settings.fetch, settings.webhooks
     limits = FetchLimits(fetch.ports, fetch.allow_networks, fetch.deadline_s, fetch.max_bytes)
     secret = settings.links.secret

@@ -13,13 +13,20 @@ _LOCK: Final = 0x6C69636874
 """Any number will do, as long as nobody else uses it: "licht" in ASCII."""
 
 
+def open_migrated(url: str) -> Database:
+    """The database at `url`, made where there is none, with the tables of this version. Raises `InvalidSettings`."""
+    database = Database(url)
+    migrate(database)
+    return database
+
+
 def migrate(database: Database, upto: str | None = None) -> tuple[str | None, str]:
     """Run what is missing, all of it in one transaction; returns the revisions before and after.
 
     `upto` names an older revision to stop at. Raises `InvalidSettings` where a newer Licht has already been at work.
     """
     with database.read() as connection:
-        found = _revision(connection)
+        found = revision_of(connection)
     newest_file = max(path.name for path in (_SCRIPTS / "versions").glob("r*.py"))
     if upto is None and found is not None and newest_file.startswith(f"r{found}_"):
         # the usual case, without the quarter of a second that importing Alembic takes
@@ -27,7 +34,8 @@ def migrate(database: Database, upto: str | None = None) -> tuple[str | None, st
     return _run(database, upto)
 
 
-def _revision(connection: Connection) -> str | None:
+def revision_of(connection: Connection) -> str | None:
+    """The revision of the tables that are there; None where there are none."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

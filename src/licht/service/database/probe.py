@@ -5,15 +5,14 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import URL, create_engine, inspect, text
+from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from licht.core.errors import InvalidSettings
 from licht.service.database.connect import Database, parse_address
-from licht.service.database.migrate import migrate
+from licht.service.database.migrate import open_migrated, revision_of
 
 _PATIENCE_S: Final = 5
-_REVISION: Final = "SELECT version_num FROM alembic_version"
 
 
 def probe(address: str) -> str | None:
@@ -33,9 +32,7 @@ def open_existing(address: str) -> Database:
             f"there is no service at {shown}; name its folder with --data, or its settings with --settings",
             field="database.url",
         )
-    database = Database(address)
-    migrate(database)
-    return database
+    return open_migrated(address)
 
 
 def _in_file(path: Path) -> str | None:
@@ -44,31 +41,26 @@ def _in_file(path: Path) -> str | None:
         if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
             raise InvalidSettings(f"{path} cannot be made: {nearest} is no folder that can be written to", field="data")
         return None
-    try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_PATIENCE_S)
-        try:
-            tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
-            row = connection.execute(_REVISION).fetchone() if tables is not None else None
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise InvalidSettings(f"{path} is no database that can be read; name another one", field="data") from error
-    return str(row[0]) if row is not None else None
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(address, uri=True, timeout=_PATIENCE_S))
+    return _revision(engine, InvalidSettings(f"{path} is no database that can be read; name another one", field="data"))
 
 
 def _on_server(url: URL) -> str | None:
     engine = create_engine(url, connect_args={"connect_timeout": _PATIENCE_S})
+    shown = url.render_as_string(hide_password=True)
+    refusal = InvalidSettings(
+        f"the database {shown} does not let anybody in; see whether it runs, and check host, name, user and password",
+        field="database.url",
+    )
+    return _revision(engine, refusal)
+
+
+def _revision(engine: Engine, refusal: InvalidSettings) -> str | None:
     try:
         with engine.connect() as connection:
-            if not inspect(connection).has_table("alembic_version"):
-                return None
-            revision: str | None = connection.execute(text(_REVISION)).scalar()
-            return revision
+            return revision_of(connection)
     except SQLAlchemyError as error:
-        raise InvalidSettings(
-            f"the database {url.render_as_string(hide_password=True)} does not let anybody in; "
-            "see whether it runs, and check host, name, user and password",
-            field="database.url",
-        ) from error
+        raise refusal from error
     finally:
         engine.dispose()
