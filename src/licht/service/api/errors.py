@@ -89,8 +89,10 @@ def body(detail: object, message: str, code: str) -> dict[str, Any]:
     return {"detail": detail, "message": message, "code": code}
 
 
-def retry_after(error: LichtError) -> dict[str, str]:
-    """When to try again, as a header."""
+def retry_after(error: LichtError, status: int) -> dict[str, str]:
+    """When to try again, as a header, where trying again may help."""
+    if status not in (409, 429, 503):
+        return {}
     return {"Retry-After": str(_BACK_AFTER_S if isinstance(error, Stopping) else _RETRY_AFTER_S)}
 
 
@@ -108,12 +110,11 @@ async def _licht(_request: Request, error: Exception) -> JSONResponse:
     if status == 500:
         _LOG.error("error", extra={"code": error.code, "reason": error.message})
         return JSONResponse(body("Internal error", "Internal error", "internal_error"), status)
-    headers = retry_after(error) if status in (409, 429, 503) else None
     detail: object = error.message
     if isinstance(error, InvalidRequest):
         location = ["body", *(error.field.split(".") if error.field else [])]
         detail = [{"loc": location, "msg": error.message, "type": error.code}]
-    return JSONResponse(body(detail, error.message, error.code), status, headers)
+    return JSONResponse(body(detail, error.message, error.code), status, retry_after(error, status))
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:

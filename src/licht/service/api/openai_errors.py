@@ -136,7 +136,7 @@ def _of_tree(error: LichtError) -> tuple[int, Problem, Mapping[str, str]]:
         _LOG.error("error", extra={"code": error.code, "reason": error.message})
     if isinstance(error, InsufficientCredits):
         return status, said, {"x-should-retry": "false"}
-    return status, said, retry_after(error) if status in (409, 429, 503) else {}
+    return status, said, retry_after(error, status)
 
 
 def _of_body(error: RequestValidationError) -> Problem:

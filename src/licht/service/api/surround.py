@@ -141,7 +141,7 @@ def _stopped(scope: Scope) -> JSONResponse:
     route = scope.get("route")
     if isinstance(route, OpenAIRoute):
         return route.refusal(STOPPED)
-    return JSONResponse(body(STOPPED.message, STOPPED.message, STOPPED.code), 503, retry_after(STOPPED))
+    return JSONResponse(body(STOPPED.message, STOPPED.message, STOPPED.code), 503, retry_after(STOPPED, 503))
 
 
 def _route(scope: Scope) -> str:
