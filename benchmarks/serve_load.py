@@ -444,16 +444,21 @@ def stopping(options: Options) -> Result:
             with served.client() as client:
                 job = client.post(_ROUTE, json=body(prompt, steps=3)).json()["id"]
             _until_started(database, 0.0, 120)
-            begun = time.monotonic()
-            code = stop(served)
-            took_s = time.monotonic() - begun
-            row = JobStore(database).get(job)
-            database.close()
-        found[name] = {
-            "state": row.state.value, "deaths": row.deaths, "exit_code": code, "took_s": round(took_s, 2),
-            "limit_s": drain_s,
-        }  # fmt: skip
+            found[name] = {**stopped(served, database, job), "limit_s": drain_s}
     return found
+
+
+def stopped(served: Served, database: Database, job: str) -> Result:
+    """Stop the service with SIGTERM: what has become of a job, and how long it took."""
+    begun = time.monotonic()
+    code = stop(served)
+    took_s = time.monotonic() - begun
+    row = JobStore(database).get(job)
+    database.close()
+    return {
+        "state": row.state.value, "deaths": row.deaths, "failures": row.failures, "exit_code": code,
+        "took_s": round(took_s, 2),
+    }  # fmt: skip
 
 
 def overhead(options: Options) -> Result:

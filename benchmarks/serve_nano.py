@@ -20,10 +20,8 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for what benchmarks/serve_load.py has
 
-from benchmarks.serve_load import Options, Result, database_of, service
+from benchmarks.serve_load import Options, Result, database_of, service, stopped
 from licht.service.keys import KeyStore
-from licht.service.queue.store import JobStore
-from tests.service.serving import stop
 
 _BUILT_IN: Final = {"worker__engine": ""}
 _LOOK_S: Final = 0.005
@@ -97,15 +95,7 @@ def stopping(options: Options) -> Result:
             with served.client() as client:
                 job = _submit(client, {**_LONG, **fields})
                 _until(client, job, lambda told: told["stage"] == "denoise")
-            begun = time.monotonic()
-            code = stop(served)
-            took_s = time.monotonic() - begun
-            row = JobStore(database).get(job)
-            database.close()
-        found[name] = {
-            "state": row.state.value, "deaths": row.deaths, "failures": row.failures, "exit_code": code,
-            "took_s": round(took_s, 2), "limit_s": drain_s,
-        }  # fmt: skip
+            found[name] = {**stopped(served, database, job), "limit_s": drain_s}
     return found
 
 
