@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from licht.quant.pages import Mappings, keep_freed_memory, mappings, trim
+from licht.quant.pages import Mappings, keep_freed_memory, mappings, own_pages, trim
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the hints are Linux's")
 SIZE = 16 * 2**20
@@ -50,3 +50,19 @@ def test_what_lies_in_no_file_is_left_alone() -> None:
     assert float(tensor.sum()) == 1000
     assert keep_freed_memory()
     trim()
+
+
+def _on_the_heap(tensor: torch.Tensor) -> bool:
+    """Whether a tensor lies in the one region that grows and shrinks, not in a mapping of its own."""
+    line = next(line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("[heap]"))
+    start, _, stop = line.split()[0].partition("-")
+    return int(start, 16) <= tensor.data_ptr() < int(stop, 16)
+
+
+def test_what_stays_lies_apart_from_what_comes_and_goes() -> None:
+    assert keep_freed_memory()
+    before = torch.empty(SIZE)
+    with own_pages():
+        apart = torch.empty(SIZE)
+    after = torch.empty(SIZE)
+    assert [_on_the_heap(tensor) for tensor in (before, apart, after)] == [True, False, True]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from licht.quant.linear import QuantisedLinear
-from licht.quant.pages import mappings, trim
+from licht.quant.pages import mappings, own_pages
 
 _LARGEST: Final = 127.0
 _CACHED: Final = 3 * 2**15
@@ -67,7 +67,8 @@ def int8_matmul(x_MI: Tensor, codes_OI: Tensor, scale_O: Tensor) -> Tensor:
 
 def turned(codes_OI: Tensor) -> Tensor:
     """The codes (I, O) as oneDNN multiplies them fastest: its own kind of tensor, read back by `to_dense`."""
-    return codes_OI.contiguous().to_mkldnn().transpose(0, 1)
+    with own_pages():
+        return codes_OI.contiguous().to_mkldnn().transpose(0, 1)
 
 
 def onednn_matmul(x_MI: Tensor, turned_IO: Tensor, scale_O: Tensor) -> Tensor:
@@ -133,6 +134,4 @@ class Int8Linear(QuantisedLinear):
             self._turned = turned(self.codes)
             mappings().let_go([self.codes])
             self.codes = self.codes.new_empty(0)
-            # what stays lies between activations that come and go: holes there would grow with every matrix
-            trim()
         return self._turned

@@ -115,11 +115,41 @@ def handing_back() -> Iterator[None]:
         keep_freed_memory()
 
 
+@contextmanager
+def own_pages() -> Iterator[None]:
+    """Where freed memory is kept, give what is allocated within this pages of its own all the same.
+
+    For what stays: among activations that come and go, each such block leaves a hole that the next one does not fit.
+    """
+    libc, kept_bytes = _libc(), _TOLD.kept_bytes
+    if libc is None or kept_bytes is None:
+        yield
+        return
+    libc.mallopt(_MMAP_THRESHOLD, 2**20)
+    try:
+        yield
+    finally:
+        libc.mallopt(_MMAP_THRESHOLD, kept_bytes)
+
+
+@dataclass
+class _Told:
+    """What the C library's allocator was told last; it does not say itself."""
+
+    kept_bytes: int | None = None
+
+
+_TOLD: Final = _Told()
+
+
 def _keep(kept_bytes: int) -> bool:
     libc = _libc()
     if libc is None or not hasattr(libc, "mallopt"):
         return False
-    return bool(libc.mallopt(_MMAP_THRESHOLD, kept_bytes) and libc.mallopt(_TRIM_THRESHOLD, kept_bytes))
+    done = bool(libc.mallopt(_MMAP_THRESHOLD, kept_bytes) and libc.mallopt(_TRIM_THRESHOLD, kept_bytes))
+    if done:
+        _TOLD.kept_bytes = kept_bytes
+    return done
 
 
 _TRIM_THRESHOLD: Final = -1
