@@ -248,10 +248,14 @@ def test_live_mode_follows_the_words_and_leaves_nothing_behind(desk: Desk) -> No
     expect(desk.page.get_by_text("Each sketch costs")).to_be_visible()
     desk.prompt.fill("a large matte orange cone on a teal floor")
     shown = desk.page.locator("figure.live img")
-    expect(shown).to_be_visible()
-    desk.prompt.fill("a large shiny yellow sphere on a teal floor")
     expect(desk.page.get_by_text("Live picture drawn")).to_be_attached()
+    first = shown.get_attribute("src")
+    assert first is not None
+    # what the page says of the first picture stays until the second is there: wait for the request itself
+    with desk.page.expect_response(queued):
+        desk.prompt.fill("a large shiny yellow sphere on a teal floor")
     _until_gone(desk)
+    expect(shown).not_to_have_attribute("src", first)
     # the page needs the service no more to show it
     assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     assert models == ["flux-2-klein-4b"] * 2
