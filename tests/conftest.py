@@ -28,6 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the browser last: while Playwright is there an event loop runs, and nobody else may start one."""
+    items.sort(key=lambda item: item.path.parent.name == "studio")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_network() -> Iterator[None]:
     """Only this machine can be reached: a test that needs another one would pass or fail by luck."""
