@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from licht.core.errors import InvalidRequest
+from licht.evaluation.decoded import decoded
 from licht.evaluation.intervals import mean, share, share_of_ceiling
 from licht.evaluation.reading import reads
 from licht.evaluation.suite_pictures import Prompt
@@ -58,21 +59,16 @@ def vae(bench: Bench) -> None:
         raise InvalidRequest("the suite vae needs a model with an autoencoder", field="model")
     count = bench.count(USUAL)
     scenes = [sample_scene(sample_kind(SEED, at), SEED, at, split="test") for at in range(count)]
-    weight = bench.autoencoder.decoder.conv_in.weight
     levels, alike = [], []
     for first in range(0, count, _AT_ONCE):
         pixels = render(scenes[first : first + _AT_ONCE], 128, 128)
-        image = pixels.permute(0, 3, 1, 2).to(weight.device, weight.dtype) / 127.5 - 1
-        with torch.inference_mode():
-            decoded = bench.autoencoder.decode(bench.autoencoder.encode(image))
-        back = (decoded.float() / 2 + 0.5).clamp(0, 1).mul(255).round().cpu()
-        true = pixels.permute(0, 3, 1, 2).float()
-        error = (back - true).square().flatten(1).mean(1) / 255.0**2
+        back = decoded(bench.autoencoder, pixels, exact=True)
+        found, true = (each.permute(0, 3, 1, 2) / 255 for each in (back, pixels))
+        error = (found - true).square().flatten(1).mean(1)
         levels += (-10 * torch.log10(error.clamp(min=1e-8))).tolist()
-        alike += ssim(back / 255, true / 255).tolist()
+        alike += ssim(found, true).tolist()
         labels = [f"{value:.1f} dB" for value in levels[first:]]
-        shown = back.permute(0, 2, 3, 1).to(torch.uint8)
-        bench.keep("vae", list(shown), labels, [value >= 37 for value in levels[first:]])
+        bench.keep("vae", list(back), labels, [value >= 37 for value in levels[first:]])
         bench.on_progress(first + len(pixels))
     bench.notebook.rows["vae_psnr"], bench.notebook.rows["vae_ssim"] = mean(levels), mean(alike)
 
