@@ -1,9 +1,10 @@
 """What a latent costs and what it gives: autoencoders of several kinds, and flow models trained equally on each.
 
-    python benchmarks/autoencoder_study.py --folder ~/study 64 128 128+semantic 128+noise
+    python benchmarks/autoencoder_study.py --folder ~/study 64 128 128+semantic 128+noise 128+grounded
 
 A variant is the number of channels a token (four times the latent channels), then what regularises it: `semantic` (a
 linear map of each latent position tells what is seen there) or `noise` (the decoder bears up to half a deviation of it).
+`grounded` regularises the flow model instead: a layer in its middle tells what will stand where.
 Each trains an autoencoder, then a flow model on scenes of one and two objects, for the same steps on the same pictures.
 Runs are kept in the folder and gone on with; every finished variant prints one line of JSON.
 """
@@ -38,21 +39,27 @@ from licht.world.render import render
 from licht.world.sample import sample_kind, sample_scene
 
 REGULARISERS = {"semantic": {"semantic": 0.1}, "noise": {"noise": 0.5}}
+GROUNDED = 0.05
 KINDS = ("one", "two", "relation")
 ROWS = 6_000
 HOURS = 24 * 60.0
 
 
+def of_autoencoder(variant: str) -> str:
+    """The part of a variant's name that its autoencoder has."""
+    return variant.replace("+grounded", "")
+
+
 def autoencoder_recipe(variant: str, steps: int) -> Recipe:
     """The recipe of the family, with the variant's channels and regularisers."""
-    channels, *names = variant.split("+")
+    channels, *names = of_autoencoder(variant).split("+")
     weights: dict[str, float] = {}
     for name in names:
         weights |= REGULARISERS[name]
     recipe = nano_autoencoder()
     return dataclasses.replace(
         recipe,
-        name=f"autoencoder {variant}",
+        name=f"autoencoder {of_autoencoder(variant)}",
         networks=dataclasses.replace(recipe.networks, z_channels=int(channels) // 4),
         autoencoder=dataclasses.replace(recipe.autoencoder, **weights),
         optim=dataclasses.replace(recipe.optim, steps=steps),
@@ -69,6 +76,7 @@ def flow_recipe(variant: str, autoencoder: Path, steps: int) -> Recipe:
         autoencoder_from=str(autoencoder),
         networks=dataclasses.replace(networks, hidden_size=256, depth=2, depth_single=3),
         optim=dataclasses.replace(recipe.optim, steps=steps, compile=True, ema=0.99),
+        flow=dataclasses.replace(recipe.flow, grounded=GROUNDED if variant.endswith("+grounded") else 0.0),
         data=dataclasses.replace(recipe.data, streams=(Stream("study", Source.PICTURE, KINDS, ROWS, 1.0),)),
     )
 
@@ -139,9 +147,10 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder.expanduser()
     for variant in options.variants:
-        run, flow = folder / f"autoencoder-{variant}", folder / f"flow-{variant}"
+        common = of_autoencoder(variant)
+        run, flow = folder / f"autoencoder-{common}", folder / f"flow-{variant}"
         follow(autoencoder_recipe(variant, options.autoencoder_steps), run, folder / "pictures")
-        follow(flow_recipe(variant, run, options.flow_steps), flow, folder / f"latents-{variant}")
+        follow(flow_recipe(variant, run, options.flow_steps), flow, folder / f"latents-{common}")
         figures = measured(flow, options.n, options.steps, options.guidance)
         print(
             json.dumps({"variant": variant, **{name: round(value, 5) for name, value in figures.items()}}), flush=True

@@ -6,6 +6,7 @@ references, then the image with any references that share its timestep.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from licht.model.attention import Bias, attention, rotate_pairs, split_heads
 from licht.model.positions import rotary_table
 from licht.model.variants import TransformerConfig
+
+Watch = Callable[[int, Tensor], None] | None
+"""(number of a block, the picture's tokens (B, L, D) that it gives)."""
 
 Shift = tuple[Tensor, Tensor, Tensor]
 """(shift, scale, gate) of one branch, each broadcastable to (B, L, D)."""
@@ -311,6 +315,7 @@ class Flux2Transformer(nn.Module):
         guidance_B: Tensor | None = None,
         cache: ReferenceCache | None = None,
         bias: Bias = None,
+        watch: Watch = None,
     ) -> Tensor:
         """Velocity (B, L, C) of every token in `x_BLC`.
 
@@ -318,6 +323,7 @@ class Flux2Transformer(nn.Module):
         one time per image token (text then follows the first column's). `guidance_B` is required exactly by models
         that embed it. Without `cache`, references are simply further tokens of `x_BLC` (the caller drops their
         velocities); with it, they are the cached keys and values. `bias` is added to the joint attention logits.
+        `watch` is shown the picture's tokens (B, L, D) after each block, with the block's number.
         """
         dtype = x_BLC.dtype
         vec = self.conditioning(timesteps, guidance_B, dtype)
@@ -330,6 +336,8 @@ class Flux2Transformer(nn.Module):
         for index, block in enumerate(self.double_blocks):
             cached = None if cache is None else cache.double[index]
             img, txt = block(img, txt, img_mod, txt_mod, img_table, txt_table, cached, bias)
+            if watch is not None:
+                watch(index, img)
 
         text_length = txt.shape[1]
         joint, joint_table = torch.cat([txt, img], dim=1), torch.cat([txt_table, img_table])
@@ -337,6 +345,8 @@ class Flux2Transformer(nn.Module):
         for index, block in enumerate(self.single_blocks):
             cached = None if cache is None else cache.single[index]
             joint = block(joint, single_mod, joint_table, text_length, cached, bias)
+            if watch is not None:
+                watch(len(self.double_blocks) + index, joint[:, text_length:])
         velocity: Tensor = self.final_layer(joint[:, text_length:], vec)
         return velocity
 

@@ -10,10 +10,11 @@ from tokenizers import Tokenizer
 from licht.core.errors import InvalidSettings
 from licht.model.autoencoder import Autoencoder
 from licht.training.autoencoder import AutoencoderTask
-from licht.training.config import Recipe, Source, Task
+from licht.training.config import Recipe, Source, Stream, Task
 from licht.training.distil import DistilTask
 from licht.training.flow import FlowTask
 from licht.training.folder import FolderRows, settle_folder_streams
+from licht.training.grounded import GroundedTask, TruthStore
 from licht.training.loop import TrainingTask
 from licht.training.pictures import PictureStore, WriteSheet
 from licht.training.preview import Preview, Sampling
@@ -73,14 +74,39 @@ def assemble(
         store_of.fill(own if stream.source is Source.FOLDER else rendered, _CHUNK, on_progress)
         stores.append(store_of)
     if recipe.task is Task.FLOW:
-        kind = SelfFlowTask if recipe.flow.self_flow else FlowTask
-        flow = kind(recipe, stores, encoder, device, Preview(autoencoder, encoder, PROMPTS, write_sheet, Sampling()))
+        preview = Preview(autoencoder, encoder, PROMPTS, write_sheet, Sampling())
+        flow = _flow(recipe, stores, (encoder, device, preview), lambda: _truths(streams, data, rendered, on_progress))
         if recipe.start_from is not None:
             fill(flow.networks, open_networks(named_folder(recipe.start_from, known), recipe.networks))
         return flow
     sampling = Sampling(recipe.distil.steps, None) if recipe.task is Task.STEPS else Sampling()
     preview = Preview(autoencoder, encoder, PROMPTS, write_sheet, sampling)
     return _distillation(recipe, stores, encoder, device, preview, known)
+
+
+def _flow(
+    recipe: Recipe,
+    stores: Sequence[StreamStore],
+    rest: tuple[CaptionEncoder, torch.device, Preview],
+    truths: Callable[[], Mapping[str, TruthStore]],
+) -> FlowTask:
+    if recipe.flow.self_flow and recipe.flow.grounded:
+        raise InvalidSettings("flow.self_flow and flow.grounded both speak of layers in the middle; set one of them")
+    if recipe.flow.grounded:
+        return GroundedTask(recipe, stores, *rest, truths())
+    return (SelfFlowTask if recipe.flow.self_flow else FlowTask)(recipe, stores, *rest)
+
+
+def _truths(
+    streams: Sequence[Stream], data: Path, rendered: RenderedRows, on_progress: Progress
+) -> dict[str, TruthStore]:
+    found = {}
+    for stream in streams:
+        if stream.source is Source.FOLDER:
+            raise InvalidSettings(f"nothing is known of what stands where in {stream.name}; set flow.grounded to 0")
+        found[stream.name] = TruthStore(data / stream.name / "truth.bin", stream)
+        found[stream.name].fill(rendered.scenes, _CHUNK, on_progress)
+    return found
 
 
 def _labels(recipe: Recipe, data: Path, on_progress: Progress) -> PictureStore | None:

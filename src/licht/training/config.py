@@ -150,6 +150,8 @@ class FlowLoss:
     """... except for this share of them, which keeps the padding that it meets in use."""
     self_flow: float = 0.0
     """Weight of the Self-Flow alignment (0.8 in its paper); 0 leaves it out."""
+    grounded: float = 0.0
+    """Weight of what a layer in the middle is to tell of what will stand where; 0 leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)

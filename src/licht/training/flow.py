@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from licht.model.positions import image_ids, reference_ids, text_ids
 from licht.model.text import TextTower
-from licht.model.transformer import Flux2Transformer
+from licht.model.transformer import Flux2Transformer, Watch
 from licht.training.build import initialise_tower, initialise_transformer, text_config, transformer_config
 from licht.training.config import Networks, Recipe
 from licht.training.loop import Rank
@@ -62,7 +62,13 @@ class FlowNetworks(nn.Module):
         return self.velocity_after(batch, self.tower(batch.ids_BT, batch.attended_BT), x_BLC, t_B, guidance_B)
 
     def velocity_after(
-        self, batch: FlowBatch, text: Tensor, x_BLC: Tensor, t_B: Tensor, guidance_B: Tensor | None = None
+        self,
+        batch: FlowBatch,
+        text: Tensor,
+        x_BLC: Tensor,
+        t_B: Tensor,
+        guidance_B: Tensor | None = None,
+        watch: Watch = None,
     ) -> Tensor:
         """The same with the text already encoded, (B, T, D)."""
         device = x_BLC.device
@@ -78,6 +84,7 @@ class FlowNetworks(nn.Module):
             t_B,
             guidance_B,
             cache=cache,
+            watch=watch,
         )
         return velocity
 
@@ -105,6 +112,16 @@ class CaptionDraw:
         numbers, length = self._groups[0 if group < self._share else 1]
         picked = numbers[torch.randint(len(numbers), (count,), generator=generator)]
         return picked, self._full if whole < full_length else length
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """What a step trains on: numbers of a store's captions, the length to cut them to, and a generator for the rest."""
+
+    store: StreamStore
+    captions: Tensor
+    length: int
+    generator: torch.Generator
 
 
 class FlowTask:
@@ -142,10 +159,21 @@ class FlowTask:
 
     def flow_batch(self, step: int, rank: Rank) -> FlowBatch:
         """This rank's rows: stream, rows, phrasings, dropped captions, times and noise, all from (seed, step)."""
+        return self.batch_of(self.pick(step), rank)
+
+    def pick(self, step: int) -> Pick:
+        """The captions of a step, for all ranks."""
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
         store = self.stores[int(torch.multinomial(self.weights, 1, generator=generator))]
+        captions, length = self.captions[store.stream.name].draw(
+            self.recipe.optim.batch, self.recipe.flow.full_length, generator
+        )
+        return Pick(store, captions, length, generator)
+
+    def batch_of(self, pick: Pick, rank: Rank) -> FlowBatch:
+        """This rank's rows of what was picked; its generator goes on."""
+        store, captions, length, generator = pick.store, pick.captions, pick.length, pick.generator
         stream, count, flow = store.stream, self.recipe.optim.batch, self.recipe.flow
-        captions, length = self.captions[stream.name].draw(count, flow.full_length, generator)
         dropped = torch.rand(count, generator=generator) < flow.caption_dropout
         t_B = draw_times(count, flow.shape, flow.shift, generator)
         tokens, channels = stream.grid[0] * stream.grid[1], 4 * self.recipe.networks.z_channels

@@ -51,6 +51,10 @@ class RenderedRows:
         encoded = self.latents(render_pictures(shown, stream.reference_px, stream.reference_px))
         return latents.numpy(), encoded.reshape(count, -1, latents.shape[2]).numpy(), ids
 
+    def scenes(self, stream: Stream, first: int, count: int) -> list[Scene]:
+        """What the targets of these rows show."""
+        return [self.row(stream, number)[0] for number in range(first, first + count)]
+
     def row(self, stream: Stream, row: int) -> tuple[Scene, list[Picture], list[str]]:
         """(target, references, texts) of one row."""
         kind, index = stream.kinds[row % len(stream.kinds)], row // len(stream.kinds)

@@ -87,22 +87,18 @@ class SelfFlow(nn.Module):
         """Velocity, and the picture's tokens after the layer at `depth`, with the student's own or other weights."""
         rows, x_BLC, times, text, cache = inputs
         device, kept = x_BLC.device, list[Tensor]()
-        block, is_double = _layer(self.transformer, depth)
+        at = block_at(self.transformer, depth)
 
-        def keep(module: nn.Module, args: object, out: Tensor | tuple[Tensor, Tensor]) -> None:
-            del module, args
-            kept.append(out[0] if is_double else torch.as_tensor(out)[:, text.shape[1] :])
+        def keep(number: int, tokens: Tensor) -> None:
+            if number == at:
+                kept.append(tokens)
 
-        hook = block.register_forward_hook(keep)
         arguments = (
             *(x_BLC, image_ids(rows.grid).to(device), text, text_ids(text.shape[1]).to(device)),
             *(times, None, cache),
         )
-        try:
-            own = weights if weights is not None else {}
-            velocity: Tensor = functional_call(self.transformer, dict(own), arguments)
-        finally:
-            hook.remove()
+        own = weights if weights is not None else {}
+        velocity: Tensor = functional_call(self.transformer, dict(own), arguments, {"watch": keep})
         return velocity, kept[0]
 
 
@@ -110,9 +106,7 @@ def _noised(rows: FlowBatch, times_BL: Tensor) -> Tensor:
     return (1 - times_BL[..., None]) * rows.x0_BLC + times_BL[..., None] * rows.noise_BLC
 
 
-def _layer(transformer: Flux2Transformer, depth: float) -> tuple[nn.Module, bool]:
-    """The block that ends at a share of the depth, and whether it is one of two streams."""
-    doubles = len(transformer.double_blocks)
-    blocks = [*transformer.double_blocks, *transformer.single_blocks]
-    at = min(max(round(depth * len(blocks)) - 1, 0), len(blocks) - 1)
-    return blocks[at], at < doubles
+def block_at(transformer: Flux2Transformer, depth: float) -> int:
+    """The number of the block that ends at a share of the depth."""
+    count = len(transformer.double_blocks) + len(transformer.single_blocks)
+    return min(max(round(depth * count) - 1, 0), count - 1)

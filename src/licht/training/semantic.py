@@ -47,7 +47,11 @@ def position_labels(scenes: list[Scene], width_px: int, height_px: int) -> Tenso
     """
     if not scenes:
         return torch.empty(0, height_px // POSITION_PX, width_px // POSITION_PX, 3, dtype=torch.uint8)
-    fine = render_maps(scenes, width_px, height_px).instance_BHW
+    return labels_of(scenes, render_maps(scenes, width_px, height_px).instance_BHW)
+
+
+def labels_of(scenes: list[Scene], fine: Tensor) -> Tensor:
+    """`position_labels` from a map of instances, (B, 8 H, 8 W)."""
     instance = fine[:, POSITION_PX // 2 :: POSITION_PX, POSITION_PX // 2 :: POSITION_PX].clone()
     instance[F.max_pool2d((fine == LETTERING).float(), POSITION_PX).bool()] = LETTERING
     labels = torch.full((*instance.shape, 3), UNKNOWN, dtype=torch.uint8)
@@ -68,8 +72,13 @@ def _classes(subject: Subject) -> tuple[int, int, int]:
 
 def semantic_loss(logits_BCHW: Tensor, labels_BHWK: Tensor) -> Tensor:
     """Sum over kind, colour and material of the mean cross-entropy where there is something to tell."""
+    return class_loss(logits_BCHW, labels_BHWK, CLASSES)
+
+
+def class_loss(logits_BCHW: Tensor, labels_BHWK: Tensor, classes: tuple[int, ...]) -> Tensor:
+    """The same for any labels, of which the first has `classes[0]` classes, and so on."""
     terms = []
-    for number, logits in enumerate(logits_BCHW.float().split(CLASSES, dim=1)):
+    for number, logits in enumerate(logits_BCHW.float().split(classes, dim=1)):
         right = labels_BHWK[..., number].long()
         told = right != UNKNOWN
         errors = F.cross_entropy(logits, right.masked_fill(~told, 0), reduction="none") * told

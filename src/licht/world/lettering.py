@@ -1,8 +1,10 @@
 """Printed words: masks of one or two lines of capitals, drawn with the bundled fonts."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from io import BytesIO
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -103,6 +105,37 @@ def overlay_mask(lettering: Lettering, width_px: int, height_px: int) -> NDArray
     cut = (text.shape[1] - columns) // 2
     mask[top : top + rows, left : left + columns] = text[:rows, cut : cut + columns]
     return mask
+
+
+@dataclass(frozen=True, slots=True)
+class LetterBox:
+    """Where a letter of text over the scene stands: its advance by the height of a capital, in pixels of the picture."""
+
+    letter: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+def overlay_letters(lettering: Lettering, width_px: int, height_px: int) -> list[LetterBox]:
+    """The letters that `overlay_mask` draws, line by line; those beside the picture too."""
+    shorter = min(width_px, height_px)
+    cap = overlay_cap_px(lettering, shorter)
+    face = _font(lettering.font, max(1, round(cap * _OVERSAMPLING / _cap_ratio(lettering.font))))
+    rows = text_mask(lettering.lines, lettering.font, cap).shape[0]
+    margin = round(overlay_margin(height_px / shorter) * shorter / 2)
+    first_top = margin if lettering.place == "top" else height_px - margin - min(rows, height_px)
+    found = []
+    for number, line in enumerate(lettering.lines):
+        top = first_top + round(LINE_PITCH * cap) * number
+        start = width_px / 2 - face.getlength(line) / _OVERSAMPLING / 2
+        ends = [start + face.getlength(line[:count]) / _OVERSAMPLING for count in range(len(line) + 1)]
+        found += [
+            LetterBox(letter, left, top, right, top + cap)
+            for letter, (left, right) in zip(line, pairwise(ends), strict=True)
+        ]
+    return found
 
 
 @lru_cache(maxsize=256)
