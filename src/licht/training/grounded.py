@@ -158,7 +158,8 @@ class Grounded(nn.Module):
         x_BLC, target_BLC = interpolate(rows.x0_BLC, rows.noise_BLC, rows.t_B)
         text = self.tower(rows.ids_BT, rows.attended_BT)
         velocity = self._networks[0].velocity_after(rows, text, x_BLC, rows.t_B, watch=keep)
-        told = self.teller(kept[0]).float()
+        # normalised as for the last layer: in a trained network tokens have grown large here
+        told = self.teller(F.layer_norm(kept[0].float(), kept[0].shape[-1:])).float()
         return {
             "velocity": velocity_loss(velocity, target_BLC).mean(),
             "grounded": self.weight * told_loss(told, batch.truth_BLK),
