@@ -22,7 +22,7 @@ from licht.training.trained import open_networks
 from licht.world.lettering import overlay_letters, overlay_mask
 from licht.world.sample import sample_scene
 from licht.world.scene import Camera, Floor, Lettering, Scene, Thing
-from tests.training.runs import TINY, alive, autoencoder_run
+from tests.training.runs import TINY, alive
 from tests.training.test_distil import ENCODER, nothing
 
 SPHERE = Scene(
@@ -189,20 +189,15 @@ def test_every_block_is_watched_and_nothing_changes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["both", "folder"])
-def test_what_cannot_be_grounded_is_refused(what: str, tmp_path: Path) -> None:
-    autoencoder_run(tmp_path / "vae")
-    recipe = replace(small(1), autoencoder_from=str(tmp_path / "vae"))
+def test_what_cannot_be_grounded_is_refused_before_anything_is_prepared(what: str, tmp_path: Path) -> None:
+    recipe = small(1)
     if what == "both":
         recipe = replace(recipe, flow=FlowLoss(grounded=0.1, self_flow=0.8))
     else:
-        from PIL import Image
-
-        (tmp_path / "own").mkdir()
-        Image.new("RGB", (64, 64), "red").save(tmp_path / "own" / "a.png")
-        (tmp_path / "own" / "a.txt").write_text("a red picture")
-        own = Stream("own", Source.FOLDER, (), 0, 1.0, size_px=(64, 64), captions=1, folder=str(tmp_path / "own"))
+        own = Stream("own", Source.FOLDER, (), 0, 1.0, captions=1, folder=str(tmp_path))
         recipe = replace(recipe, data=DataConfig(streams=(own,)))
     with pytest.raises(InvalidSettings, match=r"flow\.grounded"):
         assemble(
             recipe, tmp_path / "run", tmp_path / "data", torch.device("cpu"), {}, lambda *told: None, lambda *told: None
         )
+    assert list(tmp_path.iterdir()) == []

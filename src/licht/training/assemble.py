@@ -57,6 +57,7 @@ def assemble(
     `known` are model folders that a recipe may name.
     Raises `InvalidSettings` for a recipe that names an autoencoder that is not there.
     """
+    _check_grounding(recipe)
     if recipe.task is Task.AUTOENCODER:
         store = PictureStore(data / "pictures.bin", recipe.data.pictures, (128, 128))
         store.fill(mixed_pictures(recipe.data.seed), _CHUNK, lambda done, total: on_progress("pictures", done, total))
@@ -84,14 +85,23 @@ def assemble(
     return _distillation(recipe, stores, encoder, device, preview, known)
 
 
+def _check_grounding(recipe: Recipe) -> None:
+    """Refuse what cannot be grounded before anything is prepared."""
+    if recipe.task is not Task.FLOW or not recipe.flow.grounded:
+        return
+    if recipe.flow.self_flow:
+        raise InvalidSettings("flow.self_flow and flow.grounded both speak of layers in the middle; set one of them")
+    for stream in recipe.data.streams:
+        if stream.source is Source.FOLDER:
+            raise InvalidSettings(f"nothing is known of what stands where in {stream.name}; set flow.grounded to 0")
+
+
 def _flow(
     recipe: Recipe,
     stores: Sequence[StreamStore],
     rest: tuple[CaptionEncoder, torch.device, Preview],
     truths: Callable[[], Mapping[str, TruthStore]],
 ) -> FlowTask:
-    if recipe.flow.self_flow and recipe.flow.grounded:
-        raise InvalidSettings("flow.self_flow and flow.grounded both speak of layers in the middle; set one of them")
     if recipe.flow.grounded:
         return GroundedTask(recipe, stores, *rest, truths())
     return (SelfFlowTask if recipe.flow.self_flow else FlowTask)(recipe, stores, *rest)
@@ -102,8 +112,6 @@ def _truths(
 ) -> dict[str, TruthStore]:
     found = {}
     for stream in streams:
-        if stream.source is Source.FOLDER:
-            raise InvalidSettings(f"nothing is known of what stands where in {stream.name}; set flow.grounded to 0")
         found[stream.name] = TruthStore(data / stream.name / "truth.bin", stream)
         found[stream.name].fill(rendered.scenes, _CHUNK, on_progress)
     return found
