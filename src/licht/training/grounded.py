@@ -12,6 +12,7 @@ Shapes: B batch, L latent tokens, D width, H and W pixels.
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +26,8 @@ from licht.training.config import Recipe, Stream
 from licht.training.flow import FlowBatch, FlowNetworks, FlowTask, Sampler
 from licht.training.loop import Rank
 from licht.training.objectives import interpolate, velocity_loss
-from licht.training.pictures import reserve
-from licht.training.self_flow import block_at
+from licht.training.pictures import fill_missing, reserve
+from licht.training.self_flow import Layer
 from licht.training.semantic import CLASSES, POSITION_PX, UNKNOWN, class_loss, labels_of
 from licht.training.store import StreamStore
 from licht.training.tokenizer import CaptionEncoder
@@ -115,13 +116,13 @@ class TruthStore:
         on_progress: Callable[[str, int, int], None],
     ) -> None:
         """Label what is missing; goes on after an interruption."""
-        done = int(self._progress.read_text()) if self._progress.is_file() else 0
-        for first in range(done, self._stream.rows, chunk):
-            count = min(chunk, self._stream.rows - first)
-            found = token_truth(scenes(self._stream, first, count), *self._stream.size_px)
-            self._known[first : first + count] = found.numpy()
-            self._progress.write_text(str(first + count))
-            on_progress(f"what stands where in {self._stream.name}", first + count, self._stream.rows)
+
+        def label(rows: slice) -> None:
+            shown = scenes(self._stream, rows.start, rows.stop - rows.start)
+            self._known[rows] = token_truth(shown, *self._stream.size_px).numpy()
+
+        told = partial(on_progress, f"what stands where in {self._stream.name}")
+        fill_missing(self._progress, self._stream.rows, chunk, label, told)
 
     def rows(self, captions: Tensor) -> Tensor:
         """uint8 (B, L, 20) of the rows whose captions are numbered `captions` (B,)."""
@@ -149,17 +150,12 @@ class Grounded(nn.Module):
 
     def forward(self, batch: GroundedBatch) -> dict[str, Tensor]:
         """Mean squared error of the velocity, and the weighted errors of what was told."""
-        rows, kept, at = batch.rows, list[Tensor](), block_at(self.transformer, _DEPTH)
-
-        def keep(number: int, tokens: Tensor) -> None:
-            if number == at:
-                kept.append(tokens)
-
+        rows, layer = batch.rows, Layer(self.transformer, _DEPTH)
         x_BLC, target_BLC = interpolate(rows.x0_BLC, rows.noise_BLC, rows.t_B)
         text = self.tower(rows.ids_BT, rows.attended_BT)
-        velocity = self._networks[0].velocity_after(rows, text, x_BLC, rows.t_B, watch=keep)
+        velocity = self._networks[0].velocity_after(rows, text, x_BLC, rows.t_B, watch=layer)
         # normalised as for the last layer: in a trained network tokens have grown large here
-        told = self.teller(F.layer_norm(kept[0].float(), kept[0].shape[-1:])).float()
+        told = self.teller(F.layer_norm(layer.tokens.float(), layer.tokens.shape[-1:])).float()
         return {
             "velocity": velocity_loss(velocity, target_BLC).mean(),
             "grounded": self.weight * told_loss(told, batch.truth_BLK),

@@ -37,6 +37,18 @@ def reserve(path: Path, size_bytes: int) -> None:
         raise
 
 
+def fill_missing(
+    progress: Path, total: int, chunk: int, prepare: Callable[[slice], None], on_progress: Callable[[int, int], None]
+) -> None:
+    """Let `prepare` write rows, a chunk at a time; the file `progress` says where to go on after an interruption."""
+    done = int(progress.read_text()) if progress.is_file() else 0
+    for first in range(done, total, chunk):
+        last = min(first + chunk, total)
+        prepare(slice(first, last))
+        progress.write_text(str(last))
+        on_progress(last, total)
+
+
 class PictureStore:
     """`count` RGB pictures of one size in one mapped file."""
 
@@ -56,12 +68,11 @@ class PictureStore:
 
     def fill(self, render: Render, chunk: int, on_progress: Callable[[int, int], None]) -> None:
         """Render what is missing; goes on after an interruption."""
-        done = int(self._progress.read_text()) if self._progress.is_file() else 0
-        for first in range(done, self.count, chunk):
-            count = min(chunk, self.count - first)
-            self._pixels[first : first + count] = render(first, count).numpy()
-            self._progress.write_text(str(first + count))
-            on_progress(first + count, self.count)
+
+        def prepare(rows: slice) -> None:
+            self._pixels[rows] = render(rows.start, rows.stop - rows.start).numpy()
+
+        fill_missing(self._progress, self.count, chunk, prepare, on_progress)
 
     def pixels(self, indices: Tensor) -> Tensor:
         """uint8 (B, H, W, 3)."""

@@ -86,27 +86,31 @@ class SelfFlow(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Velocity, and the picture's tokens after the layer at `depth`, with the student's own or other weights."""
         rows, x_BLC, times, text, cache = inputs
-        device, kept = x_BLC.device, list[Tensor]()
-        at = block_at(self.transformer, depth)
-
-        def keep(number: int, tokens: Tensor) -> None:
-            if number == at:
-                kept.append(tokens)
-
+        device, layer = x_BLC.device, Layer(self.transformer, depth)
         arguments = (
             *(x_BLC, image_ids(rows.grid).to(device), text, text_ids(text.shape[1]).to(device)),
             *(times, None, cache),
         )
         own = weights if weights is not None else {}
-        velocity: Tensor = functional_call(self.transformer, dict(own), arguments, {"watch": keep})
-        return velocity, kept[0]
+        velocity: Tensor = functional_call(self.transformer, dict(own), arguments, {"watch": layer})
+        return velocity, layer.tokens
 
 
 def _noised(rows: FlowBatch, times_BL: Tensor) -> Tensor:
     return (1 - times_BL[..., None]) * rows.x0_BLC + times_BL[..., None] * rows.noise_BLC
 
 
-def block_at(transformer: Flux2Transformer, depth: float) -> int:
-    """The number of the block that ends at a share of the depth."""
-    count = len(transformer.double_blocks) + len(transformer.single_blocks)
-    return min(max(round(depth * count) - 1, 0), count - 1)
+class Layer:
+    """Watches a transformer, and keeps the picture's tokens (B, L, D) after the block at a share of the depth."""
+
+    tokens: Tensor
+
+    def __init__(self, transformer: Flux2Transformer, depth: float) -> None:
+        """`depth` is in [0, 1]."""
+        count = len(transformer.double_blocks) + len(transformer.single_blocks)
+        self._at = min(max(round(depth * count) - 1, 0), count - 1)
+
+    def __call__(self, number: int, tokens: Tensor) -> None:
+        """Keep the tokens if this is the block."""
+        if number == self._at:
+            self.tokens = tokens

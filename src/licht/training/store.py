@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from licht.core.errors import InvalidSettings, OutputFailed
 from licht.training.config import Stream
-from licht.training.pictures import reserve
+from licht.training.pictures import fill_missing, reserve
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +53,15 @@ class StreamStore:
 
     def fill(self, prepare: Prepare, chunk: int, on_progress: Callable[[str, int, int], None]) -> None:
         """Prepare the rows that are missing; goes on after an interruption."""
-        progress = self.folder / "done"
-        done = int(progress.read_text()) if progress.is_file() else 0
-        for first in range(done, self.stream.rows, chunk):
-            count = min(chunk, self.stream.rows - first)
-            latents, references, ids = prepare(self.stream, first, count)
-            self._latents[first : first + count] = latents
+
+        def write(rows: slice) -> None:
+            latents, references, ids = prepare(self.stream, rows.start, rows.stop - rows.start)
+            self._latents[rows] = latents
             if self.stream.references:
-                self._references[first : first + count] = references
-            self._ids[first : first + count] = ids
-            progress.write_text(str(first + count))
-            on_progress(self.stream.name, first + count, self.stream.rows)
+                self._references[rows] = references
+            self._ids[rows] = ids
+
+        fill_missing(self.folder / "done", self.stream.rows, chunk, write, partial(on_progress, self.stream.name))
 
     def rows(self, captions: Tensor) -> Rows:
         """The rows of the captions numbered `captions` (B,): caption c is phrasing c % captions of row c // captions."""
