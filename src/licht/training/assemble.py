@@ -76,7 +76,8 @@ def assemble(
         stores.append(store_of)
     if recipe.task is Task.FLOW:
         preview = Preview(autoencoder, encoder, PROMPTS, write_sheet, Sampling())
-        flow = _flow(recipe, stores, (encoder, device, preview), lambda: _truths(streams, data, rendered, on_progress))
+        truths = _truths(streams, data, rendered, on_progress) if recipe.flow.grounded else {}
+        flow = _flow(recipe, stores, (encoder, device, preview), truths)
         if recipe.start_from is not None:
             fill(flow.networks, open_networks(named_folder(recipe.start_from, known), recipe.networks))
         return flow
@@ -100,10 +101,10 @@ def _flow(
     recipe: Recipe,
     stores: Sequence[StreamStore],
     rest: tuple[CaptionEncoder, torch.device, Preview],
-    truths: Callable[[], Mapping[str, TruthStore]],
+    truths: Mapping[str, TruthStore],
 ) -> FlowTask:
     if recipe.flow.grounded:
-        return GroundedTask(recipe, stores, *rest, truths())
+        return GroundedTask(recipe, stores, *rest, truths)
     return (SelfFlowTask if recipe.flow.self_flow else FlowTask)(recipe, stores, *rest)
 
 
