@@ -1,14 +1,17 @@
 import base64
 import io
 import json
+import threading
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from licht.core.sizes import Size
+from licht.service.queue import waiting
 from tests.service.api.conftest import Build, Service
 from tests.service.api.pictures import png
+from tests.service.conftest import PATIENCE_S
 
 
 def generate(service: Service, **body: object) -> dict[str, Any]:
@@ -115,6 +118,21 @@ def test_a_stream_shows_partial_pictures_and_then_the_picture(in_step: Service) 
     assert decoded(found[0]["b64_json"]).size == (8, 8)
     assert decoded(found[2]["b64_json"]).getpixel((0, 0)) == (4, 1, 2)
     assert found[2]["usage"]["total_tokens"] == 0
+
+
+def test_a_picture_that_is_streamed_stays_wanted_while_it_is_drawn(
+    running: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, want = threading.Event(), running.parts.store.want
+
+    def heard(job_id: str, for_s: float) -> None:
+        want(job_id, for_s)
+        said.set()
+
+    monkeypatch.setattr(running.parts.store, "want", heard)
+    monkeypatch.setattr(waiting, "_TOLD_PER_LEASE", 1e9)
+    running.drawer.hold = lambda _step: None if said.wait(PATIENCE_S) else pytest.fail("it was given up")
+    assert stream(running, prompt="held", partial_images=1)[-1]["type"] == "image_generation.completed"
 
 
 def test_a_failure_in_a_stream_is_an_event(running: Service) -> None:

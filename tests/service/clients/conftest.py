@@ -13,9 +13,9 @@ from tests.service.serving import ROOT, Served, start, stop
 REQUIREMENTS = Path(__file__).parent / "blackforest.txt"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A running service as a new user has it."""
+    """A running service as a new user has it; it ends with the last client, and takes nothing from the tests after it."""
     running = start(tmp_path_factory.mktemp("live") / "data", worker__engine="")
     running.until_ready(120)
     yield running

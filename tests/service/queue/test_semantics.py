@@ -12,9 +12,9 @@ from licht.service.database.tables import TALLIES
 from licht.service.keys import KeyStore
 from licht.service.queue import tallies
 from licht.service.queue.changes import Changes
-from licht.service.queue.records import Claim, Idempotency, Outcome, State
+from licht.service.queue.records import Claim, Idempotency, Outcome, QueueLimits, State
 from licht.service.queue.store import JobStore
-from licht.service.queue.waiting import OnDisconnect, wait_for_end, wanted_s
+from licht.service.queue.waiting import OnDisconnect, Wanting, wait_for_end, wanted_s
 from tests.service.conftest import Clock, NewJobs
 
 READY = Outcome(State.READY, result={"blob": "b"}, steps=4, stage_s={"denoise": 2.0, "decode": 0.5})
@@ -91,6 +91,24 @@ def test_a_caller_who_stays_gets_the_end(store: JobStore, new_job: NewJobs) -> N
     job = asyncio.run(wait_for_end(store, Changes(store.database), new.id, "cancel", gone))
     assert job is not None
     assert job.state is State.READY
+
+
+@pytest.mark.parametrize(("policy", "times"), [("cancel", 4), ("finish", 0)])
+def test_whoever_looks_after_a_caller_says_so_within_each_lease(
+    database: Database, new_job: NewJobs, monkeypatch: pytest.MonkeyPatch, policy: OnDisconnect, times: int
+) -> None:
+    store = JobStore(database, QueueLimits(lease_s=0.03))
+    told: list[tuple[str, float]] = []
+    monkeypatch.setattr(store, "want", lambda *said: told.append(said))
+
+    async def look() -> None:
+        wanting = Wanting(store, "job", policy)
+        for _ in range(4):
+            await asyncio.sleep(0.011)
+            await wanting.renew()
+
+    asyncio.run(look())
+    assert told == [("job", 0.03)] * times
 
 
 def test_a_job_goes_with_its_caller_even_if_the_process_between_them_died(

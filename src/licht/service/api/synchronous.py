@@ -15,7 +15,7 @@ from licht.service.api.parts import Parts
 from licht.service.keys import Key
 from licht.service.queue.previews import PreviewRow
 from licht.service.queue.records import Job, State
-from licht.service.queue.waiting import OnDisconnect, wait_for_end, wanted_s
+from licht.service.queue.waiting import OnDisconnect, Wanting, wait_for_end, wanted_s
 
 _LOOK_S: Final = 0.25
 _STOPPED: Final[Mapping[OnDisconnect, str]] = MappingProxyType(
@@ -63,11 +63,14 @@ class Call:
     async def previews(self, job_id: str) -> AsyncIterator[PreviewRow]:
         """How the picture looks, whenever it has changed, until the job has ended or the caller is gone."""
         step: int | None = None
+        # nobody waits for the end yet, and a job that nobody waits for is called off
+        wanting = Wanting(self.parts.store, job_id, self.parts.settings.queue.on_disconnect)
         with self.parts.ending.call(), self.parts.changes.follow() as following:
             while True:
                 job = await asyncio.to_thread(self.parts.store.get, job_id)
                 if job.state.final or self.parts.ending.stops(job.state) or await self.gone():
                     return
+                await wanting.renew()
                 row = await asyncio.to_thread(self.parts.previews.get, job_id, step)
                 if row is not None:
                     step = row.step

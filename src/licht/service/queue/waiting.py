@@ -1,6 +1,7 @@
 """Synchronous calls: waiting for a job's end while its caller stays, and what becomes of the job when the caller goes."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal, TypeAlias
 
@@ -10,11 +11,30 @@ from licht.service.queue.store import JobStore
 
 OnDisconnect: TypeAlias = Literal["cancel", "finish"]
 _LOOK_S: Final = 0.25
+_TOLD_PER_LEASE: Final = 3
 
 
 def wanted_s(store: JobStore, policy: OnDisconnect) -> float | None:
     """What a job that is waited for is made with (`NewJob.wanted_s`): None where it ends whoever is there."""
     return store.limits.lease_s if policy == "cancel" else None
+
+
+class Wanting:
+    """Tells the queue that the caller of a job is still there, while somebody in this process looks after that caller."""
+
+    def __init__(self, store: JobStore, job_id: str, policy: OnDisconnect) -> None:
+        """With the policy "finish" there is nothing to tell."""
+        self._store = store
+        self._job_id = job_id
+        self._pause_s = store.limits.lease_s / _TOLD_PER_LEASE
+        self._next = time.monotonic() + self._pause_s if policy == "cancel" else float("inf")
+
+    async def renew(self) -> None:
+        """To be called several times within a lease; says so whenever a third of it has gone."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + self._pause_s
+            await asyncio.to_thread(self._store.want, self._job_id, self._store.limits.lease_s)
 
 
 async def wait_for_end(
@@ -31,9 +51,7 @@ async def wait_for_end(
     this process has died too, within a lease. With "finish" it is drawn all the same, and can be asked for later.
     Raises `UnknownJob`.
     """
-    renew_s = store.limits.lease_s / 3
-    loop = asyncio.get_running_loop()
-    renewed = loop.time()
+    wanting = Wanting(store, job_id, policy)
     with changes.follow() as following:
         while True:
             job = await asyncio.to_thread(store.get, job_id)
@@ -43,7 +61,5 @@ async def wait_for_end(
                 if policy == "cancel":
                     await asyncio.to_thread(store.cancel, job_id)
                 return None
-            if policy == "cancel" and loop.time() - renewed > renew_s:
-                renewed = loop.time()
-                await asyncio.to_thread(store.want, job_id, store.limits.lease_s)
+            await wanting.renew()
             await following.wait(_LOOK_S)
