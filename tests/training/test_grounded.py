@@ -13,15 +13,26 @@ from licht.model.positions import image_ids, text_ids
 from licht.recipes.nano import nano_base
 from licht.training.assemble import assemble
 from licht.training.config import DataConfig, FlowLoss, Recipe, Source, Stream
-from licht.training.grounded import LETTERS, GroundedTask, TruthStore, token_truth, told_loss
+from licht.training.grounded import GroundedTask, told_loss
 from licht.training.loop import Rank, read_log, train
 from licht.training.objectives import interpolate, velocity_loss
-from licht.training.semantic import CLASSES, COLORS, KINDS, MATERIALS, UNKNOWN
+from licht.training.semantic import COLORS, KINDS, MATERIALS, UNKNOWN
 from licht.training.store import StreamStore
 from licht.training.trained import open_networks
+from licht.training.truth import (
+    ENTRIES,
+    FLOORS,
+    LETTERS,
+    OBJECT_CLASSES,
+    POSITION_CLASSES,
+    SCENE_CLASSES,
+    TruthStore,
+    token_truth,
+)
+from licht.world import vocabulary as v
 from licht.world.lettering import overlay_letters, overlay_mask
 from licht.world.sample import sample_scene
-from licht.world.scene import Camera, Floor, Lettering, Scene, Thing
+from licht.world.scene import Camera, Character, Floor, Lettering, Light, Scene, Thing
 from tests.training.runs import TINY, alive
 from tests.training.test_distil import ENCODER, nothing
 
@@ -42,7 +53,7 @@ def labels(truth_LK: Tensor, columns: int) -> Tensor:
 
 def test_the_labels_of_a_sphere_under_a_word() -> None:
     truth = token_truth([SPHERE], 128, 96)[0]
-    assert truth.shape == (48, 20)
+    assert truth.shape == (48, ENTRIES)
     assert truth.dtype == torch.uint8
     found = labels(truth, 8)
     kind, color, material = KINDS.index("sphere"), COLORS.index("red"), MATERIALS.index("shiny")
@@ -55,15 +66,34 @@ def test_the_labels_of_a_sphere_under_a_word() -> None:
         read = [LETTERS[number] for number in row if number != UNKNOWN]
         assert read == sorted(read, key="SUN".index)
         assert set(read) == set("SUN")
-    ends = truth[:, 16:]
-    inside = ends[ends[:, 0] != UNKNOWN]
+    inside = truth[truth[:, 25] != UNKNOWN]
     assert len(inside) > 1
-    left, top, right, bottom = (inside[0].float() / 254).tolist()
-    assert (inside == inside[0]).all()
+    left, top, right, bottom = (inside[0, 25:29].float() / 254).tolist()
+    assert (inside[:, 25:] == inside[0, 25:]).all()
     rows, columns = torch.nonzero(ball, as_tuple=True)
     assert left * 16 - 1 <= int(columns.min()) <= int(columns.max()) <= right * 16
     assert top * 12 - 1 <= int(rows.min()) <= int(rows.max()) <= bottom * 12
     assert abs((left + right) / 2 - 0.5) < 0.05
+
+
+def test_objects_have_colors_as_numbers_and_every_token_knows_the_scene() -> None:
+    dotted = Thing(shape="cube", color="#3366ff", size="small", pattern="dotted", second="#ffffff")
+    figure = Character(body="round", body_color="#00ff00", head_color="#ff0000", x=-1.0)
+    light, camera = Light(side="right", height="low", warmth="cool", spot="middle"), Camera("high", "far", 1.6)
+    scenes = [
+        Scene(floor=Floor("wooden"), subjects=(dotted, figure), light=light, camera=camera),
+        Scene(floor=Floor("checkered", *v.CHECKERED_FLOORS[1]), subjects=(SPHERE.subjects[0],)),
+    ]
+    first, second = token_truth(scenes, 128, 128)
+    assert first[:, 18:25].unique(dim=0).tolist() == [[FLOORS.index("wooden"), 1, 0, 2, 2, 2, 2]]
+    assert second[:, 18:25].unique(dim=0).tolist() == [[len(v.FLOOR_COLORS) + 1, 0, 1, 1, 0, 1, 1]]
+    cube = first[first[:, 16] == v.PATTERNS.index("dotted")]
+    assert cube[:, 17].unique().tolist() == [v.SIZES.index("small")]
+    assert cube[:, 29:].unique(dim=0).tolist() == [[51, 102, 254, 254, 254, 254]]
+    shown = first[(first[:, 16] == UNKNOWN) & (first[:, 25] != UNKNOWN)]
+    assert shown[:, 29:].unique(dim=0).tolist() == [[0, 254, 0, 254, 0, 0]]
+    plain = second[second[:, 25] != UNKNOWN]
+    assert plain[:, 32:].unique().tolist() == [UNKNOWN]
 
 
 @pytest.mark.parametrize("number", range(6))
@@ -90,17 +120,26 @@ def test_letters_stand_where_they_are_drawn(number: int) -> None:
 
 def test_what_is_told_right_costs_nothing_and_what_is_unknown_never() -> None:
     truth = token_truth([SPHERE], 64, 64)
-    sizes = (*CLASSES, len(LETTERS))
+    positions = truth[..., :16].unflatten(2, (4, 4)).unbind(2)
+    groups = [
+        *((labelled, POSITION_CLASSES) for labelled in positions),
+        (truth[..., 16:], OBJECT_CLASSES + SCENE_CLASSES),
+    ]
     logits = []
-    for position in truth[..., :16].unflatten(2, (4, 4)).unbind(2):
+    for labelled, sizes in groups:
         for number, size in enumerate(sizes):
-            right = position[..., number].long()
+            right = labelled[..., number].long()
             logits.append(50.0 * torch.nn.functional.one_hot(right.masked_fill(right == UNKNOWN, 0), size))
-    told = torch.cat([*logits, truth[..., 16:].float() / 254], dim=2)
+    told = torch.cat([*logits, truth[..., 25:].float() / 254], dim=2)
     assert told_loss(told, truth) < 1e-6
-    off = told.clone()
-    off[..., -4:] += 0.1
-    assert float(told_loss(off, truth)) == pytest.approx(0.4, abs=1e-4)
+    for reach_or_color in (slice(-10, -6), slice(-6, None)):
+        off = told.clone()
+        off[..., reach_or_color] += 0.1
+        assert float(told_loss(off, truth)) == pytest.approx(0.4, abs=1e-4)
+    side = 4 * sum(POSITION_CLASSES) + sum(OBJECT_CLASSES) + len(FLOORS)
+    wrong = told.clone()
+    wrong[..., side + v.LIGHT_SIDES.index("right")] = 100.0
+    assert float(told_loss(wrong, truth)) == pytest.approx(50.0, abs=1e-3)
     assert float(told_loss(torch.randn_like(told), torch.full_like(truth, UNKNOWN))) == 0
 
 
@@ -138,7 +177,7 @@ def small(steps: int) -> Recipe:
 
 def task_of(recipe: Recipe, folder: Path) -> GroundedTask:
     def rows(stream: Stream, first: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        latents = np.random.default_rng(first).normal(size=(count, 16, 32)).astype(np.float16)
+        latents = np.random.default_rng(first).normal(0, 0.1, size=(count, 16, 32)).astype(np.float16)
         ids, _ = ENCODER(["a large red sphere on a gray floor"] * count)
         return latents, np.zeros((count, 1, 32), np.float16), ids[:, None]
 

@@ -14,7 +14,7 @@ from licht.training.config import Recipe, Source, Stream, Task
 from licht.training.distil import DistilTask
 from licht.training.flow import FlowTask
 from licht.training.folder import FolderRows, settle_folder_streams
-from licht.training.grounded import GroundedTask, TruthStore
+from licht.training.grounded import GroundedTask
 from licht.training.loop import TrainingTask
 from licht.training.pictures import PictureStore, WriteSheet
 from licht.training.preview import Preview, Sampling
@@ -24,6 +24,7 @@ from licht.training.semantic import POSITION_PX, mixed_labels
 from licht.training.store import StreamStore
 from licht.training.tokenizer import CaptionEncoder, save_tokenizer, train_tokenizer
 from licht.training.trained import autoencoder_folder, fill, named_folder, open_autoencoder, open_networks
+from licht.training.truth import TruthStore
 
 Progress = Callable[[str, int, int], None]
 """(what is being prepared, done, total); a total of 0 is news without a count."""
