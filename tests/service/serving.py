@@ -73,9 +73,8 @@ def start(data: Path, **settings: str) -> Served:
 
 
 def stop(served: Served) -> int:
-    """Ask it to end, and wait for that: on a machine that has put it out of its memory, longer than its own limit."""
     served.process.terminate()
-    code = served.process.wait(5 * PATIENCE_S)
+    code = served.process.wait(PATIENCE_S)
     if served.process.stdout is not None:
         served.process.stdout.close()
     return code

@@ -1,5 +1,6 @@
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -92,3 +93,23 @@ def test_a_process_that_does_not_listen_is_killed(tmp_path: Path) -> None:
 def test_a_process_that_refuses_its_settings_is_not_started_again(tmp_path: Path) -> None:
     supervisor = Supervisor([Role("bad", [sys.executable, "-c", "import sys; sys.exit(2)"])], 1)
     assert supervisor.run() == 2
+
+
+WAITING = """
+import os, signal, threading, time
+from licht.service.supervise import end_on_signals
+ended = threading.Event()
+end_on_signals(ended.set)
+# as `ended.wait` does for a moment whenever it begins and ends
+with ended._cond:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.05)
+assert ended.wait(30)
+"""
+
+
+def test_a_signal_in_the_middle_of_waiting_for_it_hangs_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING], timeout=PATIENCE_S, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -109,7 +109,7 @@ def _supervise(settings: "Settings", options: list[str], as_json: bool) -> int:
     import secrets
 
     from licht.service.logs import set_up_logging
-    from licht.service.supervise import Role, Supervisor
+    from licht.service.supervise import Role, Supervisor, end_on_signals
 
     set_up_logging(settings.logging.level, "supervisor")
     without = _without(settings)
@@ -121,7 +121,7 @@ def _supervise(settings: "Settings", options: list[str], as_json: bool) -> int:
     names = [f"worker-{number}-{run}" for number in range(1, settings.worker.count + 1)]
     roles += [Role(name, [*base, "--only", "worker", "--worker-id", name]) for name in names]
     supervisor = Supervisor(roles, settings.server.drain.processes_s, lambda role, _code: _tidy(settings, role))
-    supervisor.stop_on_signals()
+    end_on_signals(supervisor.stop)
     try:
         # before anything else is imported here: the processes have the same to do
         supervisor.start()
@@ -238,14 +238,12 @@ def _run_api(settings: "Settings", supervised_fd: int | None) -> None:
 
 def _run_worker(settings: "Settings", worker_id: str | None) -> None:
     import os
-    import signal
 
     from licht.cli.working import open_worker
-    from licht.service.supervise import end_with_supervisor
+    from licht.service.supervise import end_on_signals, end_with_supervisor
 
     opened = open_worker(settings, worker_id, on_overdue=lambda: os._exit(0))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: opened.worker.stop())
+    end_on_signals(opened.worker.stop)
     if worker_id is not None:
         end_with_supervisor()
     opened.run()
@@ -254,11 +252,11 @@ def _run_worker(settings: "Settings", worker_id: str | None) -> None:
 def _run_fleet(settings: "Settings") -> None:
     """Workers as actors of a Ray cluster, until a signal comes."""
     import secrets
-    import signal
 
     from licht.cli.working import open_actor
     from licht.core.errors import InvalidSettings
     from licht.service.ray import Fleet, FleetChoice
+    from licht.service.supervise import end_on_signals
 
     if settings.database.url is None or settings.storage.url is None:
         raise InvalidSettings(
@@ -267,6 +265,5 @@ def _run_fleet(settings: "Settings") -> None:
         )
     choice = FleetChoice(settings.ray.address, settings.worker.count, settings.ray.gpus, settings.ray.cpus)
     fleet = Fleet(choice, open_actor, settings.model_dump(), lambda name: _take_back(settings, name))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: fleet.stop())
+    end_on_signals(fleet.stop)
     fleet.run(f"ray-{secrets.token_hex(4)}", settings.server.drain.processes_s)

@@ -82,7 +82,7 @@ class Fleet:
         self._open = open_worker
 
     def stop(self) -> None:
-        """Let all of them finish; safe in a signal handler."""
+        """Let all of them finish; for any thread."""
         self._stopping.set()
 
     def run(self, prefix: str, stop_s: float) -> None:

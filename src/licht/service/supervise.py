@@ -59,17 +59,8 @@ class Supervisor:
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """Ask all processes to end; safe in a signal handler."""
+        """Ask all processes to end; from any thread, but not in a signal handler, see `end_on_signals`."""
         self._stopping.set()
-
-    def stop_on_signals(self) -> None:
-        """SIGTERM and SIGINT stop all of it."""
-
-        def handle(_number: int, _frame: FrameType | None) -> None:
-            self.stop()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, handle)
 
     def start(self) -> None:
         """Start everything now; `run` looks after it."""
@@ -179,3 +170,23 @@ def end_with_supervisor(end: Callable[[], None] = _end) -> None:
         end()
 
     threading.Thread(target=watch, name="supervisor", daemon=True).start()
+
+
+def end_on_signals(end: Callable[[], None]) -> None:
+    """Call `end` in a thread of its own at each SIGTERM and SIGINT from now on; for the main thread to call.
+
+    Not in the handler itself, which interrupts the main thread wherever that is: if it is waiting on the event that
+    `end` sets, and holds its lock for that moment, both would wait for ever.
+    """
+    told, telling = os.pipe()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        os.write(telling, b".")
+
+    def watch() -> None:
+        while os.read(told, 1):
+            end()
+
+    threading.Thread(target=watch, name="signals", daemon=True).start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)

@@ -104,7 +104,7 @@ class Worker:
         self._hand: _Hand | None = None
 
     def stop(self) -> None:
-        """Take no more jobs; the one in hand may take as long as draining allows. Safe in a signal handler."""
+        """Take no more jobs; the one in hand may take as long as draining allows. For any thread."""
         self._drain_until = time.monotonic() + self._limits.drain_s
         self._stopping.set()
 
