@@ -1,112 +1,242 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from licht.cli.main import run as command
 from licht.core.errors import InvalidCheckpoint, InvalidSettings, NotAvailable
 from licht.evaluation.ceiling import recognised
-from licht.evaluation.judge import BOX, RGB, Judge, JudgeNetwork
+from licht.evaluation.judge import Judge, corrections, refine
+from licht.evaluation.judge_networks import (
+    BOX,
+    NEAR_PX,
+    Glance,
+    JudgeNetwork,
+    Near,
+    Spots,
+    boxes_of,
+    crops_of,
+    overlaps,
+    places_of,
+)
 from licht.evaluation.judge_training import (
     JudgeBatch,
     JudgeModule,
+    JudgeTask,
+    Targets,
+    assemble_judge,
+    draw_places,
     export_judge,
+    finder_losses,
     heat_map,
-    judge_losses,
+    is_softened,
     judge_scene,
+    mirrored,
+    near_losses,
+    picture_losses,
     targets_of,
 )
 from licht.evaluation.seen import OBJECT_CATEGORIES, PICTURE_CATEGORIES, truth
 from licht.recipes.nano import nano_judge
-from licht.training.config import OptimConfig
+from licht.training.config import DataConfig, OptimConfig
 from licht.training.ema import EMA
+from licht.training.loop import Rank
 from licht.training.muon import KernelMuon, orthogonalised
 from licht.training.optim import build_optimizers
 from licht.training.state import save_state
 from licht.world.render import render
 from licht.world.sample import sample_scene
 
-CHANNELS = 1 + BOX + RGB + sum(len(names) for names in OBJECT_CATEGORIES.values())
+CELLS = 32
 
 
-def answers_to(targets_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Network outputs that say exactly what is true of the first scenes, and are sure of it."""
-    scenes = [judge_scene(1, index) for index in range(targets_rows)]
-    targets = targets_of(scenes)
-    cells = torch.zeros(targets_rows, CHANNELS, 32, 32)
-    cells[:, 0] = torch.logit(heat_map(targets.at_BN).clamp(1e-6, 1 - 1e-6))
-    for row in range(targets_rows):
-        for number, at in enumerate(targets.at_BN[row].tolist()):
-            if at < 0:
-                continue
-            answer = torch.zeros(CHANNELS)
-            answer[1 : 1 + BOX + RGB] = targets.numbers_BNK[row, number]
-            first = 1 + BOX + RGB
-            for column, names in enumerate(OBJECT_CATEGORIES.values()):
-                answer[first + max(int(targets.categories_BNK[row, number, column]), 0)] = 20.0
-                first += len(names)
-            answer[0] = cells[row, 0, at // 32, at % 32]
-            cells[row, :, at // 32, at % 32] = answer
-    picture = torch.zeros(targets_rows, sum(len(names) for names in PICTURE_CATEGORIES.values()))
-    first = 0
-    for column, names in enumerate(PICTURE_CATEGORIES.values()):
-        picture[torch.arange(targets_rows), first + targets.picture_BK[:, column]] = 20.0
-        first += len(names)
-    return cells, picture
+def certain(classes_N: Tensor, count: int) -> Tensor:
+    """Logits of one category that leave no doubt."""
+    return 20.0 * F.one_hot(classes_N.clamp(min=0), count).float()
 
 
 class Sure(JudgeNetwork):
-    """Answers what it was given."""
+    """Knows what is true of the pictures that it is shown, and says so: whole boxes of things, and nothing else."""
 
-    def __init__(self, cells: torch.Tensor, picture: torch.Tensor) -> None:
+    def __init__(self, targets: Targets) -> None:
         super().__init__()
-        self.answers = (cells, picture)
+        self.targets = targets
 
-    def forward(self, image_BCHW: torch.Tensor):  # type: ignore[no-untyped-def] # as the network's own
-        from licht.evaluation.judge import Outputs
+    def find(self, image_BCHW: Tensor) -> Glance:
+        place = places_of(self.targets.boxes_BN4)
+        heat, at_BN = heat_map(place, self.targets.there_BN)
+        cells = torch.zeros(len(heat), 1 + BOX, CELLS, CELLS)
+        cells[:, 0] = torch.logit(heat.clamp(1e-6, 1 - 1e-6))
+        for row, number in self.targets.there_BN.nonzero().tolist():
+            down, right = divmod(int(at_BN[row, number]), CELLS)
+            x, y, w, h = place[row, number].tolist()
+            answer = torch.tensor([x * CELLS - right - 0.5, y * CELLS - down - 0.5, w, h])
+            cells[row, 1:, down, right] = answer
+        return Glance(cells, torch.zeros(0), torch.zeros(0))
 
-        return Outputs(*self.answers)
+    def look_far(self, image_BCHW: Tensor, glance: Glance) -> tuple[Tensor, Tensor]:
+        names = PICTURE_CATEGORIES.values()
+        classes = self.targets.picture_BK.unbind(1)
+        logits = [certain(one, len(each)) for one, each in zip(classes, names, strict=True)]
+        return torch.zeros(len(classes[0]), 1), torch.cat(logits, 1)
+
+    def look_near(self, image_BCHW: Tensor, glance: Glance, context_BC: Tensor, spots: Spots) -> Near:
+        at_N, boxes_N4 = spots.at_N, spots.boxes_N4
+        true = self.targets.boxes_BN4[at_N]
+        shared = torch.cat([overlaps(box[None], some) for box, some in zip(boxes_N4, true, strict=True)])
+        best, owner = shared.max(1)
+        classes = self.targets.categories_BNK[at_N, owner].unbind(1)
+        names = OBJECT_CATEGORIES.values()
+        return Near(
+            torch.where(best > 0.5, 20.0, -20.0),
+            corrections(boxes_N4, self.targets.boxes_BN4[at_N, owner], 1.0),
+            self.targets.rgb_BNK[at_N, owner],
+            torch.cat([certain(one, len(each)) for one, each in zip(classes, names, strict=True)], 1),
+        )
+
+
+def losses(network: JudgeNetwork, targets: Targets) -> dict[str, float]:
+    """The losses of a network's answers, at places drawn around the things that are right."""
+    places = draw_places(targets, torch.Generator().manual_seed(0))
+    image = torch.zeros(len(targets.there_BN), 3, 128, 128)
+    glance = network.find(image)
+    context, picture = network.look_far(image, glance)
+    terms = {
+        **finder_losses(glance, targets),
+        **near_losses(network.look_near(image, glance, context, places.spots), places, targets),
+        **picture_losses(picture, targets),
+    }
+    return {name: float(term) for name, term in terms.items()}
 
 
 def test_answers_that_are_right_are_read_as_the_truth() -> None:
-    cells, picture = answers_to(24)
-    seen = Judge(Sure(cells, picture)).look(torch.zeros(24, 128, 128, 3, dtype=torch.uint8))
-    right = [truth(judge_scene(1, index)) for index in range(24)]
-    found = recognised(seen, right)
-    assert found["all"] == 1.0
+    scenes = [judge_scene(1, index) for index in range(24)]
+    seen = Judge(Sure(targets_of(scenes))).look(torch.zeros(24, 128, 128, 3, dtype=torch.uint8))
+    right = [truth(scene) for scene in scenes]
+    assert recognised(seen, right)["all"] == 1.0
     for one, true in zip(seen, right, strict=True):
         assert sorted(each.hex for each in one.objects) == sorted(each.hex for each in true.objects)
 
 
 def test_losses_vanish_for_right_answers_and_not_for_others() -> None:
-    cells, picture = answers_to(8)
     targets = targets_of([judge_scene(1, index) for index in range(8)])
-    right = judge_losses(cells, picture, targets)
-    assert all(float(term) < 0.3 for term in right.values())
+    right = losses(Sure(targets), targets)
+    assert all(value < 0.3 for value in right.values()), right
     other = targets_of([judge_scene(1, index) for index in range(8, 16)])
-    wrong = judge_losses(cells, picture, other)
-    assert all(float(wrong[name]) > 3 * float(right[name]) for name in right)
+    wrong = losses(Sure(targets), other)
+    assert all(wrong[name] > 3 * right[name] for name in right)
+
+
+def test_places_say_truly_what_is_in_them() -> None:
+    targets = targets_of([judge_scene(1, index) for index in range(49)])
+    places = draw_places(targets, torch.Generator().manual_seed(3))
+    there = places.owner_P >= 0
+    assert 0.5 < float(there.float().mean()) < 0.95
+    spots = places.spots
+    for at, box, owner in zip(spots.at_N.tolist(), spots.boxes_N4, places.owner_P.tolist(), strict=True):
+        shared = overlaps(box[None], targets.boxes_BN4[at][targets.there_BN[at]])[0]
+        assert float(shared.max()) >= 0.5 if owner >= 0 else float(shared.max()) < 0.35
+    counts = torch.bincount(spots.at_N[there])
+    assert int(counts.max()) <= 6  # three things, each of them perhaps once more by chance
+
+
+def test_a_square_is_cut_out_where_its_box_is() -> None:
+    image = torch.zeros(1, 3, 64, 128)
+    image[:, :, 20:40, 60:100] = 1.0
+    box = torch.tensor([[60 / 128, 20 / 64, 100 / 128, 40 / 64]])
+    crops, place = crops_of(image, torch.tensor([0]), box, 1.0)
+    assert crops.shape == (1, 3, NEAR_PX, NEAR_PX)
+    assert place[0].tolist() == pytest.approx([80 / 128, 30 / 64, 40 / 128, 20 / 64])
+    lit = crops[0, 0] > 0.5
+    assert lit[13:35].all()  # as wide as the square, half as high
+    assert not lit[:11].any()
+    assert not lit[37:].any()
+
+
+@pytest.mark.parametrize("aspect", [1.0, 0.5, 2.0])
+def test_corrections_turn_boxes_into_the_right_ones(aspect: float) -> None:
+    torch.manual_seed(0)
+    middle = torch.rand(20, 2)
+    right = boxes_of(torch.cat([middle, 0.1 + 0.3 * torch.rand(20, 2)], 1))
+    off = boxes_of(torch.cat([middle + 0.05, 0.1 + 0.3 * torch.rand(20, 2)], 1))
+    assert torch.allclose(refine(off, corrections(off, right, aspect), aspect), right, atol=1e-5)
+
+
+def test_turned_pictures_have_turned_targets() -> None:
+    targets = targets_of([judge_scene(1, index) for index in range(49)])
+    turned = torch.ones(49, dtype=torch.bool)
+    once = mirrored(targets, turned)
+    light = list(PICTURE_CATEGORIES).index("light_side")
+    names = PICTURE_CATEGORIES["light_side"]
+    lefts = targets.picture_BK[:, light] == names.index("left")
+    assert lefts.any()
+    assert (once.picture_BK[lefts, light] == names.index("right")).all()
+    assert (once.boxes_BN4[targets.there_BN] != targets.boxes_BN4[targets.there_BN]).any()
+    for again in (mirrored(once, turned), mirrored(targets, ~turned)):
+        for field in fields(targets):
+            ours, theirs = getattr(again, field.name), getattr(targets, field.name)
+            assert torch.allclose(ours.float(), theirs.float(), atol=1e-6), field.name
+
+
+def test_a_third_of_the_pictures_is_softened(tmp_path: Path) -> None:
+    def gray(pictures: Tensor) -> Tensor:
+        return torch.full_like(pictures, 128)
+
+    recipe = replace(nano_judge(), data=DataConfig(seed=3, pictures=18))
+    task = assemble_judge(recipe, tmp_path, torch.device("cpu"), lambda *_: None, gray)
+    images = task.store.images(torch.arange(18))
+    flat = [float(image.std()) == 0.0 for image in images]
+    assert flat == [is_softened(index) for index in range(18)]
+    assert sum(flat) == 6
+
+
+def test_ranks_share_a_batch(tmp_path: Path) -> None:
+    recipe = replace(nano_judge(), data=DataConfig(seed=3, pictures=520), optim=OptimConfig(steps=1, batch=8))
+
+    class Store:
+        count, size = 520, (128, 128)
+
+        def images(self, indices: Tensor) -> Tensor:
+            return indices.float()[:, None, None, None].expand(-1, 3, 128, 128) / 600
+
+    task = JudgeTask(recipe, Store(), torch.device("cpu"))  # type: ignore[arg-type] # no pictures are needed here
+    whole = task.batch(5, Rank()).targets.picture_BK
+    parts = [task.batch(5, Rank(index, 2)).targets.picture_BK for index in range(2)]
+    assert torch.equal(torch.stack(parts, 1).flatten(0, 1), whole)
 
 
 def test_the_judge_learns() -> None:
     torch.manual_seed(0)
     scenes = [judge_scene(2, index) for index in range(4)]
     image = render(scenes, 128, 128).permute(0, 3, 1, 2).float() / 127.5 - 1
-    batch, module = JudgeBatch(image, targets_of(scenes)), JudgeModule()
+    targets, module = targets_of(scenes), JudgeModule()
+    batch = JudgeBatch(image, draw_places(targets, torch.Generator().manual_seed(0)), targets)
     optimizers = build_optimizers(
         module.named_parameters(), OptimConfig(steps=9, batch=8, adamw_lr=3e-3, muon_lr=3e-3, muon_kernels=True)
     )
     assert any(isinstance(optimizer, KernelMuon) for optimizer in optimizers)
-    losses = []
+    found = []
     for _ in range(8):
         loss = torch.stack(list(module(batch).values())).sum()
-        losses.append(float(loss.detach()))
+        found.append(float(loss.detach()))
         module.zero_grad()
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
-    assert losses[-1] < 0.8 * losses[0]
+    assert found[-1] < 0.8 * found[0]
+
+
+def test_a_judge_starts_from_what_a_run_has_trained(tmp_path: Path) -> None:
+    module = JudgeModule()
+    small = replace(nano_judge(), data=DataConfig(seed=3, pictures=4))
+    save_state(tmp_path / "run", 1, module, EMA(module, 0.9), [], small)
+    begun = replace(small, seed=5, start_from=str(tmp_path / "run"))
+    task = assemble_judge(begun, tmp_path / "data", torch.device("cpu"), lambda *_: None)
+    theirs = module.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in task.judge.state_dict().items())
 
 
 def test_orthogonalised_kernels_have_singular_values_near_one() -> None:
@@ -135,7 +265,7 @@ def test_what_is_no_judge_is_refused(tmp_path: Path) -> None:
         Judge.load(tmp_path / "broken")
     from safetensors.torch import save_file
 
-    save_file({"stem.0.weight": JudgeNetwork().state_dict()["stem.0.weight"]}, tmp_path / "half")
+    save_file({"thing.bias": JudgeNetwork().state_dict()["thing.bias"]}, tmp_path / "half")
     with pytest.raises(InvalidCheckpoint, match="lacks"):
         Judge.load(tmp_path / "half")
     module = JudgeModule()

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from licht.evaluation.judge_training import Soften
     from licht.training.config import Recipe
     from licht.training.loop import Rank, TrainingTask
 
@@ -144,5 +145,17 @@ def _assemble(
     from licht.training.config import Task
 
     if recipe.task is Task.JUDGE:
-        return assemble_judge(recipe, data, place, preparing)
+        return assemble_judge(recipe, data, place, preparing, _softener(recipe))
     return assemble(recipe, run, data, place, built_in(), write_sheet, preparing)
+
+
+def _softener(recipe: "Recipe") -> "Soften | None":
+    """What passes pictures through the autoencoder that a judge's recipe names, if it names one."""
+    from licht.checkpoint.catalog import built_in
+    from licht.evaluation.decoded import decoded
+    from licht.training.assemble import find_autoencoder
+
+    if recipe.autoencoder_from is None:
+        return None
+    autoencoder = find_autoencoder(recipe, built_in())
+    return lambda pictures: decoded(autoencoder, pictures)

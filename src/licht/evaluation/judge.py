@@ -1,12 +1,11 @@
 """The judge: a small recogniser that says what is in a picture of the rendered world. Only for measuring.
 
-It is trained on rendered pictures (`judge_training`) and never on what a model drew. Shapes: B pictures, C channels,
-H and W cells of 4 px.
+It is trained on rendered pictures (`judge_training`) and never on what a model drew. Shapes: B pictures, N things in
+all of them, C channels, H and W cells.
 """
 
 import importlib.resources
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,91 +13,21 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from licht.core.errors import InvalidCheckpoint, NotAvailable
+from licht.evaluation.judge_networks import BOX, MARGIN, JudgeNetwork, Near, Spots, boxes_of, overlaps, places_of
 from licht.evaluation.seen import OBJECT_CATEGORIES, PICTURE_CATEGORIES, Seen, SeenObject
 
-CELL_PX: Final = 4
-BOX, RGB = 4, 3
-_STEM, _NEAR, _MIDDLE, _FAR, _HEAD = 32, 48, 64, 96, 64
 _FILE: Final = "judge.safetensors"
-_THRESHOLD: Final = 0.35
-"""Least certainty of an object: measured to be the best on held-out renders."""
+_WORTH_A_LOOK: Final = 0.2
+"""Least certainty of the finder at which a place is looked at from near ..."""
+_THERE: Final = 0.5
+"""... and of that look, at which a thing is there."""
+_SAME: Final = 0.5
+"""Of two boxes that overlap so much only the surer one is kept."""
+_MOST: Final = 24
 _AT_ONCE: Final = 32
-
-
-def _convolution(in_channels: int, out_channels: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(),
-    )
-
-
-class _Residual(nn.Module):
-    """Two convolutions beside a residual."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = _convolution(channels, channels)
-        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        out: Tensor = F.relu(x_BCHW + self.second(self.first(x_BCHW)))
-        return out
-
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """Raw answers. `cells` (B, C, H, W): certainty, box, colour, then the logits of each object category in turn."""
-
-    cells_BCHW: Tensor
-    picture_BC: Tensor
-
-
-class JudgeNetwork(nn.Module):
-    """A pyramid of three resolutions; objects are read off its finest level, the picture off its coarsest."""
-
-    def __init__(self) -> None:
-        """0.9 M parameters."""
-        super().__init__()
-        self.stem = _convolution(3, _STEM, stride=2, kernel=5)
-        self.near = nn.Sequential(_convolution(_STEM, _NEAR, 2), _Residual(_NEAR), _Residual(_NEAR))
-        self.middle = nn.Sequential(_convolution(_NEAR, _MIDDLE, 2), _Residual(_MIDDLE), _Residual(_MIDDLE))
-        self.far = nn.Sequential(_convolution(_MIDDLE, _FAR, 2), _Residual(_FAR), _Residual(_FAR))
-        self.from_far = nn.Conv2d(_FAR, _MIDDLE, 1)
-        self.joined = _convolution(_MIDDLE, _HEAD)
-        self.from_near = nn.Conv2d(_NEAR, _HEAD, 1)
-        self.fine = _Residual(_HEAD)
-        answers = 1 + BOX + RGB + sum(len(names) for names in OBJECT_CATEGORIES.values())
-        last = nn.Conv2d(96, answers, 1)
-        with torch.no_grad():
-            dict(last.named_parameters())["bias"].narrow(0, 0, 1).fill_(-3.0)  # nearly every cell is empty
-        self.objects = nn.Sequential(_convolution(_HEAD, 96), last)
-        questions = sum(len(names) for names in PICTURE_CATEGORIES.values())
-        self.picture = nn.Sequential(nn.Linear(2 * _FAR + _MIDDLE, 96), nn.ReLU(), nn.Linear(96, questions))
-
-    def forward(self, image_BCHW: Tensor) -> Outputs:
-        """Images in [-1, 1], sides multiples of 16."""
-        near, middle, far = self._pyramid(image_BCHW)
-        up = self.joined(middle + F.interpolate(self.from_far(far), scale_factor=2.0))
-        fine = self.fine(self.from_near(near) + F.interpolate(up, scale_factor=2.0))
-        return Outputs(self.objects(fine), self.picture(_pooled(middle, far)))
-
-    def features(self, image_BCHW: Tensor) -> Tensor:
-        """(B, 256): what the picture's own answers are read from, for distances between sets of pictures."""
-        _, middle, far = self._pyramid(image_BCHW)
-        return _pooled(middle, far)
-
-    def _pyramid(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        near = self.near(self.stem(image_BCHW))
-        middle = self.middle(near)
-        return near, middle, self.far(middle)
-
-
-def _pooled(middle: Tensor, far: Tensor) -> Tensor:
-    return torch.cat([far.mean((2, 3)), far.amax((2, 3)), middle.mean((2, 3))], dim=1)
 
 
 def split_by(categories: Mapping[str, Sequence[str]], answers_BC: Tensor) -> dict[str, Tensor]:
@@ -111,7 +40,7 @@ class Judge:
 
     def __init__(self, network: JudgeNetwork) -> None:
         """Use a trained network."""
-        self.network = network.eval().requires_grad_(False)
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @classmethod
     def load(cls, path: Path | None = None) -> "Judge":
@@ -123,9 +52,9 @@ class Judge:
         try:
             tensors = load_file(file)
             network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
-            missing = {name for name in network.state_dict() if not name.endswith("num_batches_tracked")} - set(tensors)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise InvalidCheckpoint(f"{file} is not a judge of this version ({error}); train it again") from error
+        missing = {name for name in network.state_dict() if not name.endswith("num_batches_tracked")} - set(tensors)
         if missing:
             raise InvalidCheckpoint(f"{file} lacks {', '.join(sorted(missing)[:3])}; train the judge again")
         return cls(network)
@@ -133,20 +62,62 @@ class Judge:
     @torch.inference_mode()
     def features(self, pictures_BHWC: Tensor) -> Tensor:
         """(B, 256) float32 of uint8 pictures (B, H, W, 3)."""
-        return torch.cat([self.network.features(image) for image in _images(pictures_BHWC)])
+        return torch.cat([self.network.find(image).pooled_BC for image in _images(pictures_BHWC)])
 
     @torch.inference_mode()
     def look(self, pictures_BHWC: Tensor) -> list[Seen]:
         """What is in each uint8 picture (B, H, W, 3), sides multiples of 16."""
         found: list[Seen] = []
         for image in _images(pictures_BHWC):
-            outputs = self.network(image)
-            pictures = split_by(PICTURE_CATEGORIES, outputs.picture_BC)
-            found += [
-                Seen(_objects(cells), {name: _best(PICTURE_CATEGORIES[name], pictures[name][at]) for name in pictures})
-                for at, cells in enumerate(outputs.cells_BCHW)
-            ]
+            found += self._look(image)
         return found
+
+    def _look(self, image_BCHW: Tensor) -> list[Seen]:
+        glance = self.network.find(image_BCHW)
+        context, picture = self.network.look_far(image_BCHW, glance)
+        spots = peaks(glance.cells_BCHW)
+        near = self.network.look_near(image_BCHW, glance, context, spots) if len(spots.at_N) else None
+        things: list[tuple[SeenObject, ...]] = [()] * len(image_BCHW)
+        if near is not None:
+            refined = refine(spots.boxes_N4, near.box_NK, image_BCHW.shape[2] / image_BCHW.shape[3])
+            things = [_things(near, refined, (spots.at_N == at).nonzero()[:, 0]) for at in range(len(image_BCHW))]
+        logits = split_by(PICTURE_CATEGORIES, picture)
+        return [
+            Seen(things[number], {name: _best(PICTURE_CATEGORIES[name], logits[name][number]) for name in logits})
+            for number in range(len(image_BCHW))
+        ]
+
+
+def peaks(cells_BCHW: Tensor) -> Spots:
+    """Where the finder is surer than around, at most 24 times in a picture."""
+    height, width = cells_BCHW.shape[2:]
+    heat = cells_BCHW[:, 0].sigmoid()
+    tops = heat * ((heat == F.max_pool2d(heat[:, None], 3, 1, 1)[:, 0]) & (heat >= _WORTH_A_LOOK))
+    values, index = tops.flatten(1).topk(min(_MOST, height * width))
+    at, rank = (values > 0).nonzero(as_tuple=True)
+    cell = index[at, rank]
+    row, column = cell // width, cell % width
+    x, y, w, h = cells_BCHW[at, 1 : 1 + BOX, row, column].unbind(1)
+    place = torch.stack([(column + 0.5 + x) / width, (row + 0.5 + y) / height, w.clamp(min=0.02), h.clamp(min=0.02)], 1)
+    return Spots(at, boxes_of(place), torch.stack([(column + 0.5) / width, (row + 0.5) / height], 1))
+
+
+def refine(boxes_N4: Tensor, answer_NK: Tensor, aspect: float) -> Tensor:
+    """Boxes as the near look corrects them; `aspect` is the picture's height over its width."""
+    place = places_of(boxes_N4)
+    side = MARGIN * torch.maximum(place[:, 2], place[:, 3] * aspect)[:, None]  # in widths of the picture
+    sides = torch.cat([side, side / aspect], 1)
+    return boxes_of(
+        torch.cat([place[:, :2] + answer_NK[:, :2] * sides, answer_NK[:, 2:].clamp(-4, 1.5).exp() * sides], 1)
+    )
+
+
+def corrections(boxes_N4: Tensor, right_N4: Tensor, aspect: float) -> Tensor:
+    """What `refine` must be told of boxes to turn them into the right ones."""
+    place, right = places_of(boxes_N4), places_of(right_N4)
+    side = MARGIN * torch.maximum(place[:, 2], place[:, 3] * aspect)[:, None]
+    sides = torch.cat([side, side / aspect], 1)
+    return torch.cat([(right[:, :2] - place[:, :2]) / sides, (right[:, 2:] / sides).clamp(min=1e-3).log()], 1)
 
 
 def _images(pictures_BHWC: Tensor) -> Iterator[Tensor]:
@@ -159,33 +130,29 @@ def _best(names: Sequence[str], logits: Tensor) -> str:
     return names[int(logits.argmax())]
 
 
-def _objects(cells_CHW: Tensor) -> tuple[SeenObject, ...]:
-    """Objects at the peaks of certainty, the surest first; of two whose boxes nearly agree only the surer."""
-    heat = cells_CHW[0].sigmoid()
-    peaks = (heat == F.max_pool2d(heat[None, None], 3, 1, 1)[0, 0]) & (heat >= _THRESHOLD)
-    rows, columns = peaks.nonzero(as_tuple=True)
-    order = heat[rows, columns].argsort(descending=True)
-    found: list[SeenObject] = []
-    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
-        one = _object(cells_CHW[:, row, column], row, column, heat.shape)
-        if all(_overlap(one.box, other.box) < 0.7 for other in found):
-            found.append(one)
-    return tuple(found)
+def _things(near: Near, boxes_N4: Tensor, mine: Tensor) -> tuple[SeenObject, ...]:
+    """Those of one picture, the surest first; of two whose boxes nearly agree only the surer."""
+    sure = near.there_N[mine].sigmoid()
+    order = mine[sure.argsort(descending=True)][: int((sure >= _THERE).sum())]
+    shared = overlaps(boxes_N4[order], boxes_N4[order])
+    kept: list[int] = []
+    for number in range(len(order)):
+        if all(float(shared[number, other]) < _SAME for other in kept):
+            kept.append(number)
+    return tuple(_thing(near, boxes_N4, int(order[number])) for number in kept)
 
 
-def _object(answers_C: Tensor, row: int, column: int, shape: torch.Size) -> SeenObject:
-    height, width = shape
-    dx, dy, w, h = answers_C[1 : 1 + BOX].tolist()
-    x, y = (column + 0.5 + dx) / width, (row + 0.5 + dy) / height
-    red, green, blue = (round(255 * value) for value in answers_C[1 + BOX : 1 + BOX + RGB].clamp(0, 1).tolist())
-    logits = split_by(OBJECT_CATEGORIES, answers_C[None, 1 + BOX + RGB :])
+def _thing(near: Near, boxes_N4: Tensor, number: int) -> SeenObject:
+    left, top, right, bottom = boxes_N4[number].tolist()
+    red, green, blue = (round(255 * value) for value in near.rgb_NK[number].clamp(0, 1).tolist())
+    logits = split_by(OBJECT_CATEGORIES, near.categories_NC[number : number + 1])
     named = {name: _best(OBJECT_CATEGORIES[name], logits[name][0]) for name in OBJECT_CATEGORIES}
     return SeenObject(
         _consistent(named),
         f"#{red:02x}{green:02x}{blue:02x}",
-        (x, y),
-        (x - w / 2, y - h / 2, x + w / 2, y + h / 2),
-        float(answers_C[0].sigmoid()),
+        ((left + right) / 2, (top + bottom) / 2),
+        (left, top, right, bottom),
+        float(near.there_N[number].sigmoid()),
     )
 
 
@@ -198,11 +165,3 @@ def _consistent(named: dict[str, str]) -> dict[str, str]:
         kept = ["kind", "color", "size", "material", "pattern", "carried"]
         kept += ["second"] if named["pattern"] != "plain" else []
     return {name: named[name] for name in kept}
-
-
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """Shared area over joint area."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return shared / max(sum(areas) - shared, 1e-9)

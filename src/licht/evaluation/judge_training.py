@@ -1,9 +1,9 @@
 """Training the judge on rendered pictures, pairs of colour and shape that models never see included.
 
-Shapes: B pictures, N objects of a picture, C channels, H and W cells.
+Shapes: B pictures, N objects of a picture, P places that are looked at from near, K numbers, C channels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,18 @@ from torch import Tensor, nn
 
 from licht.core.errors import InvalidSettings
 from licht.evaluation.ceiling import recognised
-from licht.evaluation.judge import BOX, CELL_PX, RGB, Judge, JudgeNetwork, split_by
+from licht.evaluation.judge import Judge, corrections, split_by
+from licht.evaluation.judge_networks import (
+    BOX,
+    CELL_PX,
+    Glance,
+    JudgeNetwork,
+    Near,
+    Spots,
+    boxes_of,
+    overlaps,
+    places_of,
+)
 from licht.evaluation.seen import OBJECT_CATEGORIES, PICTURE_CATEGORIES, truth
 from licht.training.config import Recipe, Task
 from licht.training.loop import Rank
@@ -36,7 +47,23 @@ _SHARES: Final[tuple[tuple[Kind, int], ...]] = (
 )
 _KINDS: Final = tuple(kind for kind, share in _SHARES for _ in range(share))
 _HEAT_DEVIATION: Final = 0.9
-_WEIGHTS: Final = {"heat": 1.0, "box": 0.5, "rgb": 4.0, "objects": 1.0, "picture": 0.5}
+_WEIGHTS: Final = {
+    "heat": 1.0,
+    "box": 0.5,
+    "there": 1.0,
+    "correction": 2.0,
+    "rgb": 4.0,
+    "objects": 1.0,
+    "picture": 0.5,
+}
+_NEAR_EACH: Final = 3
+"""So many things of a picture are looked at in a step."""
+_ASTRAY: Final = 0.5
+_RIGHT, _WRONG = 0.5, 0.35
+"""A place shows the thing whose box overlaps it at least so much, and nothing if none overlaps it more than that."""
+
+Soften = Callable[[Tensor], Tensor]
+"""uint8 pictures (B, H, W, 3) -> the same as they come out of an autoencoder."""
 
 
 def judge_scene(seed: int, index: int) -> Scene:
@@ -44,122 +71,230 @@ def judge_scene(seed: int, index: int) -> Scene:
     return sample_scene(_KINDS[index % len(_KINDS)], seed, index, pairs="any" if index % 3 else "unseen")
 
 
+def is_softened(index: int) -> bool:
+    """Whether picture `index` goes through the autoencoder: a third of them, of every kind and all pairs."""
+    return index % 9 in {0, 4, 8}
+
+
 @dataclass(frozen=True, slots=True)
 class Targets:
     """What is right, for B pictures of at most N objects.
 
-    `at_BN`: the cell of each object as row x columns + column, -1 where there is none; `numbers_BNK`: box (dx, dy, w,
-    h) and colour; `categories_BNK` and `picture_BK`: the right class of each category, -1 where it has none.
+    `boxes_BN4` in shares of the picture, `there_BN` where there is an object, `rgb_BNK`; `categories_BNK` and
+    `picture_BK`: the right class of each category, -1 where it has none.
     """
 
-    at_BN: Tensor
-    numbers_BNK: Tensor
+    boxes_BN4: Tensor
+    there_BN: Tensor
+    rgb_BNK: Tensor
     categories_BNK: Tensor
     picture_BK: Tensor
 
     def rows(self, indices: Tensor) -> "Targets":
         """Those of some pictures."""
         return Targets(
-            self.at_BN[indices], self.numbers_BNK[indices], self.categories_BNK[indices], self.picture_BK[indices]
+            self.boxes_BN4[indices],
+            self.there_BN[indices],
+            self.rgb_BNK[indices],
+            self.categories_BNK[indices],
+            self.picture_BK[indices],
         )
 
     def to(self, device: torch.device) -> "Targets":
         """On another device."""
         return Targets(
-            self.at_BN.to(device),
-            self.numbers_BNK.to(device),
+            self.boxes_BN4.to(device),
+            self.there_BN.to(device),
+            self.rgb_BNK.to(device),
             self.categories_BNK.to(device),
             self.picture_BK.to(device),
         )
 
 
-def targets_of(scenes: list[Scene]) -> Targets:
+def targets_of(scenes: Sequence[Scene]) -> Targets:
     """Targets of pictures of 128x128 px."""
     count = len(scenes)
-    at = np.full((count, MAX_SUBJECTS), -1, np.int64)
-    numbers = np.zeros((count, MAX_SUBJECTS, BOX + RGB), np.float32)
+    boxes = np.zeros((count, MAX_SUBJECTS, BOX), np.float32)
+    there = np.zeros((count, MAX_SUBJECTS), np.bool_)
+    rgb = np.zeros((count, MAX_SUBJECTS, 3), np.float32)
     categories = np.full((count, MAX_SUBJECTS, len(OBJECT_CATEGORIES)), -1, np.int64)
     picture = np.zeros((count, len(PICTURE_CATEGORIES)), np.int64)
     for row, scene in enumerate(scenes):
         seen = truth(scene, _SIDE_PX, _SIDE_PX)
         picture[row] = [names.index(seen.picture[name]) for name, names in PICTURE_CATEGORIES.items()]
         for number, one in enumerate(seen.objects):
-            x, y = (min(max(value * _SIDE, 0.0), _SIDE - 1e-3) for value in one.center)
-            at[row, number] = int(y) * _SIDE + int(x)
-            left, top, right, bottom = one.box
-            box = (x - int(x) - 0.5, y - int(y) - 0.5, right - left, bottom - top)
-            numbers[row, number] = (*box, *srgb_of(one.hex))
+            boxes[row, number], there[row, number], rgb[row, number] = one.box, True, srgb_of(one.hex)
             for column, (name, names) in enumerate(OBJECT_CATEGORIES.items()):
                 if name in one.attributes:
                     categories[row, number, column] = names.index(one.attributes[name])
-    return Targets(*(torch.from_numpy(array) for array in (at, numbers, categories, picture)))
+    return Targets(*(torch.from_numpy(array) for array in (boxes, there, rgb, categories, picture)))
 
 
-def heat_map(at_BN: Tensor) -> Tensor:
-    """(B, H, W): 1 at the objects' cells, falling off around them."""
-    rows, columns = at_BN // _SIDE, at_BN % _SIDE
-    grid = torch.arange(_SIDE, device=at_BN.device)
-    distance = (grid[:, None] - rows[..., None, None]).square() + (grid - columns[..., None, None]).square()
-    bumps = torch.exp(-distance / (2 * _HEAT_DEVIATION**2)) * (at_BN >= 0)[..., None, None]
-    return bumps.amax(1)
+def mirrored(targets: Targets, turned_B: Tensor) -> Targets:
+    """Targets of pictures of which some are turned about the vertical: left is right there."""
+    left, top, right, bottom = targets.boxes_BN4.unbind(-1)
+    boxes = torch.stack([1 - right, top, 1 - left, bottom], -1)
+    boxes = torch.where((turned_B[:, None] & targets.there_BN)[..., None], boxes, targets.boxes_BN4)
+    categories, picture = targets.categories_BNK.clone(), targets.picture_BK.clone()
+    for column, names in enumerate(OBJECT_CATEGORIES.values()):
+        categories[..., column] = _mirrored(names, categories[..., column], turned_B[:, None])
+    for column, names in enumerate(PICTURE_CATEGORIES.values()):
+        picture[:, column] = _mirrored(names, picture[:, column], turned_B)
+    return Targets(boxes, targets.there_BN, targets.rgb_BNK, categories, picture)
 
 
-def judge_losses(cells_BCHW: Tensor, picture_BC: Tensor, targets: Targets) -> dict[str, Tensor]:
-    """Weighted terms: the focal loss of key points (Zhou et al., Objects as Points, 2019), boxes, colours, classes."""
-    heat, wanted = cells_BCHW[:, 0].float(), heat_map(targets.at_BN)
-    chance = heat.sigmoid().clamp(1e-4, 1 - 1e-4)
+def _mirrored(names: Sequence[str], classes: Tensor, turned: Tensor) -> Tensor:
+    if "left" not in names:
+        return classes
+    left, right = names.index("left"), names.index("right")
+    other = torch.where(classes == left, right, torch.where(classes == right, left, classes))
+    return torch.where(turned, other, classes)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a step looks from near, and which object is there (-1: none as a whole)."""
+
+    spots: Spots
+    owner_P: Tensor
+
+    def to(self, device: torch.device) -> "Places":
+        """On another device."""
+        spots = Spots(self.spots.at_N.to(device), self.spots.boxes_N4.to(device), self.spots.middles_N2.to(device))
+        return Places(spots, self.owner_P.to(device))
+
+
+def draw_places(targets: Targets, generator: torch.Generator) -> Places:
+    """Up to three things of each picture, about as well framed as a finder does it, and places that went astray."""
+    rank = torch.rand(targets.there_BN.shape, generator=generator).masked_fill(~targets.there_BN, -1.0)
+    value, number = rank.topk(_NEAR_EACH, 1)
+    at, column = (value >= 0).nonzero(as_tuple=True)
+    true = targets.boxes_BN4[at, number[at, column]]
+    astray = torch.rand(len(at), generator=generator) < _ASTRAY
+    at = torch.cat([at, at[astray]])
+    boxes = torch.cat([_shaken(true, 0.1, 0.18, generator), _shaken(true[astray], 1.0, 0.9, generator)])
+    best, owner = overlaps(boxes[:, None], targets.boxes_BN4[at])[:, 0].max(1)
+    kept = (best >= _RIGHT) | (best < _WRONG)
+    there = (best >= _RIGHT)[:, None]
+    # a finder notices a thing in its middle, however it may frame it
+    middles = places_of(torch.where(there, targets.boxes_BN4[at, owner], boxes))[:, :2]
+    return Places(Spots(at[kept], boxes[kept], middles[kept]), torch.where(there[:, 0], owner, -1)[kept])
+
+
+def _shaken(boxes_P4: Tensor, shift: float, stretch: float, generator: torch.Generator) -> Tensor:
+    """Boxes moved by up to `shift` of their longer side and stretched by up to e^`stretch`."""
+    place = places_of(boxes_P4)
+    chance = torch.rand(len(place), 5, generator=generator) * 2 - 1
+    side = place[:, 2:].amax(1, keepdim=True)
+    size = place[:, 2:] * (stretch * chance[:, 2:3] + 0.08 * chance[:, 3:5]).exp()
+    return boxes_of(torch.cat([place[:, :2] + shift * chance[:, :2] * side, size], 1))
+
+
+def heat_map(places_BN4: Tensor, there_BN: Tensor) -> tuple[Tensor, Tensor]:
+    """((B, H, W): 1 at the cells of the objects' middles, falling off around them; those cells (B, N) as numbers)."""
+    cells = (places_BN4[..., :2].clamp(0, 1 - 1e-4) * _SIDE).long()
+    grid = torch.arange(_SIDE, device=cells.device)
+    down = (grid[:, None] - cells[..., 1, None, None]).square()
+    distance = down + (grid - cells[..., 0, None, None]).square()
+    bumps = torch.exp(-distance / (2 * _HEAT_DEVIATION**2)) * there_BN[..., None, None]
+    return bumps.amax(1), cells[..., 1] * _SIDE + cells[..., 0]
+
+
+def finder_losses(glance: Glance, targets: Targets) -> dict[str, Tensor]:
+    """The focal loss of key points (Zhou et al., Objects as Points, 2019), and places."""
+    cells_BCHW, place = glance.cells_BCHW, places_of(targets.boxes_BN4)
+    wanted, at_BN = heat_map(place, targets.there_BN)
+    chance = cells_BCHW[:, 0].float().sigmoid().clamp(1e-4, 1 - 1e-4)
     peak = wanted >= 0.999
     hit = -((1 - chance) ** 2) * chance.log() * peak
     miss = -((1 - wanted) ** 4) * chance**2 * (1 - chance).log() * ~peak
-    there = targets.at_BN >= 0
+    count = targets.there_BN.sum().clamp(min=1)
+    index = at_BN[:, None].expand(-1, BOX, -1)
+    answers = cells_BCHW[:, 1 : 1 + BOX].flatten(2).float().gather(2, index).transpose(1, 2)
+    middle = torch.stack([at_BN % _SIDE, at_BN // _SIDE], -1) + 0.5
+    right = torch.cat([place[..., :2] * _SIDE - middle, place[..., 2:]], -1)
+    away = (answers - right).abs().sum(-1)[targets.there_BN].sum()
+    return {"heat": (hit + miss).sum() / count, "box": away / count}
+
+
+def near_losses(near: Near, places: Places, targets: Targets) -> dict[str, Tensor]:
+    """Whether a thing is there, where exactly, its colour and its classes."""
+    there = places.owner_P >= 0
+    at, owner = places.spots.at_N[there], places.owner_P[there]
     count = there.sum().clamp(min=1)
-    flat = cells_BCHW.flatten(2).float()
-    index = targets.at_BN.clamp(min=0)[:, None].expand(-1, flat.shape[1], -1)
-    answers = flat.gather(2, index).transpose(1, 2)[there]
-    numbers, classes = targets.numbers_BNK[there], targets.categories_BNK[there]
-    logits = split_by(OBJECT_CATEGORIES, answers[:, 1 + BOX + RGB :])
+    right = corrections(places.spots.boxes_N4[there], targets.boxes_BN4[at, owner], 1.0)
+    classes = targets.categories_BNK[at, owner]
+    logits = split_by(OBJECT_CATEGORIES, near.categories_NC[there].float())
     objects = [
         F.cross_entropy(logits[name], classes[:, column], ignore_index=-1, reduction="sum")
         for column, name in enumerate(OBJECT_CATEGORIES)
     ]
-    pictures = split_by(PICTURE_CATEGORIES, picture_BC.float())
-    whole = [
-        F.cross_entropy(pictures[name], targets.picture_BK[:, column]) for column, name in enumerate(PICTURE_CATEGORIES)
-    ]
-    terms = {
-        "heat": (hit + miss).sum() / count,
-        "box": (answers[:, 1 : 1 + BOX] - numbers[:, :BOX]).abs().sum() / count,
-        "rgb": (answers[:, 1 + BOX : 1 + BOX + RGB] - numbers[:, BOX:]).abs().sum() / count,
+    return {
+        "there": F.binary_cross_entropy_with_logits(near.there_N.float(), there.float()),
+        "correction": (near.box_NK[there].float() - right).abs().sum() / count,
+        "rgb": (near.rgb_NK[there].float() - targets.rgb_BNK[at, owner]).abs().sum() / count,
         "objects": torch.stack(objects).sum() / count,
-        "picture": torch.stack(whole).sum(),
     }
-    return {name: _WEIGHTS[name] * term for name, term in terms.items()}
+
+
+def picture_losses(picture_BC: Tensor, targets: Targets) -> dict[str, Tensor]:
+    """The classes of whole pictures."""
+    logits = split_by(PICTURE_CATEGORIES, picture_BC.float())
+    whole = [
+        F.cross_entropy(logits[name], targets.picture_BK[:, column]) for column, name in enumerate(PICTURE_CATEGORIES)
+    ]
+    return {"picture": torch.stack(whole).sum()}
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeBatch:
-    """Images in [-1, 1] and what is right."""
+    """Images in [-1, 1], where to look, and what is right."""
 
     image_BCHW: Tensor
+    places: Places
     targets: Targets
 
 
 class JudgeModule(nn.Module):
-    """The network and its losses."""
+    """The networks and their losses."""
 
     def __init__(self) -> None:
-        """An untrained network from torch's current seed."""
+        """Untrained networks from torch's current seed."""
         super().__init__()
         self.network = JudgeNetwork()
+        self.finds = True
+
+    def keep_finder(self) -> None:
+        """Train the finder no further."""
+        self.network.finder.requires_grad_(False).eval()
+        self.finds = False
 
     def forward(self, batch: JudgeBatch) -> dict[str, Tensor]:
         """Weighted terms of the loss."""
-        outputs = self.network(batch.image_BCHW.contiguous(memory_format=torch.channels_last))
-        return judge_losses(outputs.cells_BCHW, outputs.picture_BC, batch.targets)
+        image, places = batch.image_BCHW.contiguous(memory_format=torch.channels_last), batch.places
+        with torch.set_grad_enabled(self.finds and torch.is_grad_enabled()):
+            glance = self.network.find(image)
+        context, picture = self.network.look_far(image, glance)
+        near = self.network.look_near(image, glance, context, places.spots)
+        terms = {**near_losses(near, places, batch.targets), **picture_losses(picture, batch.targets)}
+        terms |= finder_losses(glance, batch.targets) if self.finds else {}
+        return {name: _WEIGHTS[name] * term for name, term in terms.items()}
+
+
+def _spoil(image_BCHW: Tensor, generator: torch.Generator) -> None:
+    """Blur more than half of the pictures a little and lay noise over a quarter of them, in place."""
+    count = len(image_BCHW)
+    blurred, noisy = (torch.rand(count, generator=generator) < share for share in (0.6, 0.25))
+    soft = F.avg_pool2d(F.pad(image_BCHW[blurred], (1, 1, 1, 1), mode="replicate"), 3, 1)
+    image_BCHW[blurred] = torch.lerp(
+        image_BCHW[blurred], soft, 0.5 * torch.rand(len(soft), 1, 1, 1, generator=generator)
+    )
+    noise = torch.randn(image_BCHW[noisy].shape, generator=generator)
+    image_BCHW[noisy] += 0.06 * torch.rand(len(noise), 1, 1, 1, generator=generator) * noise
 
 
 class JudgeTask:
-    """Batches of rendered pictures, some of them blurred or noisy as pictures out of a decoder are."""
+    """Batches of rendered pictures, some of them turned, blurred or noisy as pictures out of a decoder are."""
 
     def __init__(self, recipe: Recipe, store: PictureStore, device: torch.device) -> None:
         """`store` holds the pictures of `judge_scene`; the last ones are held out."""
@@ -174,42 +309,69 @@ class JudgeTask:
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
         count = self.recipe.optim.batch
         indices = torch.randint(self.store.count - _HELD_OUT, (count,), generator=generator)
-        noise = torch.randn(count, 3, _SIDE_PX, _SIDE_PX, generator=generator)
-        strength = 0.06 * torch.rand(count, 1, 1, 1, generator=generator).square()
-        blur = 0.8 * (torch.rand(count, 1, 1, 1, generator=generator) - 0.4).clamp(min=0)
-        mine = slice(rank.index, None, rank.count)
+        turned = torch.rand(count, generator=generator) < 0.5
+        mine = torch.arange(rank.index, count, rank.count)
+        own = torch.Generator().manual_seed((self.recipe.seed * 1_000_003 + step) * 64 + rank.index)
+        targets = mirrored(self.targets.rows(indices[mine]), turned[mine])
         image = self.store.images(indices[mine])
-        blurred = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
-        image = torch.lerp(image, blurred, blur[mine]) + strength[mine] * noise[mine]
-        return JudgeBatch(image.to(self.device), self.targets.rows(indices[mine]).to(self.device))
+        image[turned[mine]] = image[turned[mine]].flip(3)
+        _spoil(image, own)
+        places = draw_places(targets, own)
+        return JudgeBatch(image.to(self.device), places.to(self.device), targets.to(self.device))
 
     @torch.no_grad()
     def sample(self, path: Path, step: int) -> dict[str, float]:
-        """How often everything about every held-out picture is right, and each attribute."""
+        """How much of held-out pictures is right: everything, and each attribute; the same of softened ones."""
         del path, step
-        first = self.store.count - _HELD_OUT
-        pixels = self.store.images(torch.arange(first, self.store.count)).add(1).mul(127.5).round().to(torch.uint8)
-        scenes = [judge_scene(self.recipe.data.seed, index) for index in range(first, self.store.count)]
         network = JudgeNetwork()
         network.load_state_dict({name: tensor.cpu() for name, tensor in self.judge.network.state_dict().items()})
-        return recognised(Judge(network).look(pixels.permute(0, 2, 3, 1)), [truth(scene) for scene in scenes])
+        judge, found = Judge(network), dict[str, float]()
+        held_out = range(self.store.count - _HELD_OUT, self.store.count)
+        for prefix, softened in (("", False), ("softened_", True)):
+            indices = [index for index in held_out if is_softened(index) is softened]
+            pixels = self.store.images(torch.tensor(indices)).add(1).mul(127.5).round().to(torch.uint8)
+            right = [truth(judge_scene(self.recipe.data.seed, index)) for index in indices]
+            shares = recognised(judge.look(pixels.permute(0, 2, 3, 1)), right)
+            found |= {prefix + name: value for name, value in shares.items()}
+        return found
 
 
 def assemble_judge(
-    recipe: Recipe, data: Path, device: torch.device, on_progress: Callable[[str, int, int], None]
+    recipe: Recipe,
+    data: Path,
+    device: torch.device,
+    on_progress: Callable[[str, int, int], None],
+    soften: Soften | None = None,
 ) -> JudgeTask:
-    """Render what is missing in `data` and build the task."""
+    """Render what is missing in `data`, a third of it passed through `soften`, and build the task.
+
+    What a run named by `start_from` has trained is taken over and its finder trained no further; networks that it lacks
+    begin anew.
+    """
     store = PictureStore(data / "pictures.bin", recipe.data.pictures, (_SIDE_PX, _SIDE_PX))
 
     def draw(first: int, count: int) -> Tensor:
-        return render([judge_scene(recipe.data.seed, index) for index in range(first, first + count)], 128, 128)
+        pictures = render([judge_scene(recipe.data.seed, index) for index in range(first, first + count)], 128, 128)
+        some = torch.tensor([number for number in range(count) if is_softened(first + number)])
+        if soften is not None and len(some):
+            pictures[some] = soften(pictures[some])
+        return pictures
 
     store.fill(draw, 64, lambda done, total: on_progress("pictures", done, total))
     task = JudgeTask(recipe, store, device)
     if recipe.start_from is not None:
         started = newest_checkpoint(Path(recipe.start_from).expanduser())
-        task.judge.load_state_dict(read_tensors(started / "state.safetensors", "ema/"))
+        _take_over(task.judge, read_tensors(started / "state.safetensors", "ema/"), recipe.start_from)
+        task.judge.keep_finder()
     return task
+
+
+def _take_over(module: nn.Module, tensors: dict[str, Tensor], start: str) -> None:
+    ours = module.state_dict()
+    differing = [name for name, tensor in tensors.items() if name not in ours or ours[name].shape != tensor.shape]
+    if differing:
+        raise InvalidSettings(f"{start} holds another kind of judge, for example {differing[0]}; train it anew")
+    module.load_state_dict(tensors, strict=False)
 
 
 def export_judge(run: Path, target: Path) -> Path:

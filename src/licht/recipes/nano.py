@@ -101,12 +101,22 @@ def nano_klein() -> Recipe:
 
 
 def nano_judge() -> Recipe:
-    """The judge that measures the family: a recogniser of rendered pictures, ten minutes on one CPU core."""
+    """The judge that measures the family: a recogniser of rendered pictures, on one CPU core."""
     return Recipe(
         name="nano_judge",
         task=Task.JUDGE,
         hardware="one CPU core",
-        optim=OptimConfig(steps=3_000, batch=32, adamw_lr=3e-3, warmup_steps=60, decay_share=0.6, ema=0.99, muon=False),
+        optim=OptimConfig(
+            steps=6_000,
+            batch=16,
+            adamw_lr=2e-3,
+            muon_lr=4e-3,
+            warmup_steps=60,
+            decay_share=0.7,
+            ema=0.99,
+            muon=False,
+            muon_kernels=True,
+        ),
         data=DataConfig(seed=9_000, pictures=12_000),
         checkpoint_minutes=2.0,
         sample_minutes=60.0,
