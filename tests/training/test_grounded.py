@@ -21,7 +21,6 @@ from licht.training.store import StreamStore
 from licht.training.trained import open_networks
 from licht.training.truth import (
     ENTRIES,
-    FLOORS,
     LETTERS,
     OBJECT_CLASSES,
     POSITION_CLASSES,
@@ -85,7 +84,7 @@ def test_objects_have_colors_as_numbers_and_every_token_knows_the_scene() -> Non
         Scene(floor=Floor("checkered", *v.CHECKERED_FLOORS[1]), subjects=(SPHERE.subjects[0],)),
     ]
     first, second = token_truth(scenes, 128, 128)
-    assert first[:, 18:25].unique(dim=0).tolist() == [[FLOORS.index("wooden"), 1, 0, 2, 2, 2, 2]]
+    assert first[:, 18:25].unique(dim=0).tolist() == [[v.FLOOR_NAMES.index("wooden"), 1, 0, 2, 2, 2, 2]]
     assert second[:, 18:25].unique(dim=0).tolist() == [[len(v.FLOOR_COLORS) + 1, 0, 1, 1, 0, 1, 1]]
     cube = first[first[:, 16] == v.PATTERNS.index("dotted")]
     assert cube[:, 17].unique().tolist() == [v.SIZES.index("small")]
@@ -136,7 +135,7 @@ def test_what_is_told_right_costs_nothing_and_what_is_unknown_never() -> None:
         off = told.clone()
         off[..., reach_or_color] += 0.1
         assert float(told_loss(off, truth)) == pytest.approx(0.4, abs=1e-4)
-    side = 4 * sum(POSITION_CLASSES) + sum(OBJECT_CLASSES) + len(FLOORS)
+    side = 4 * sum(POSITION_CLASSES) + sum(OBJECT_CLASSES) + len(v.FLOOR_NAMES)
     wrong = told.clone()
     wrong[..., side + v.LIGHT_SIDES.index("right")] = 100.0
     assert float(told_loss(wrong, truth)) == pytest.approx(50.0, abs=1e-3)

@@ -7,6 +7,7 @@ so that colours without a name are known too. Of the whole scene, the same in ev
 Shapes: B pictures, L latent tokens, K entries of a token, H and W pixels.
 """
 
+import math
 import string
 from collections.abc import Callable
 from functools import partial
@@ -25,17 +26,24 @@ from licht.training.semantic import CLASSES, POSITION_PX, UNKNOWN, labels_of
 from licht.world import vocabulary as v
 from licht.world.lettering import overlay_letters
 from licht.world.maps import LETTERING, render_maps
-from licht.world.scene import Floor, Scene, Subject, Thing
+from licht.world.scene import Scene, Subject, Thing
 
 _TOKEN_PX: Final = 2 * POSITION_PX
 LETTERS: Final = string.ascii_uppercase + string.digits
-FLOORS: Final = (*v.FLOOR_COLORS, *(" and ".join(pair) for pair in v.CHECKERED_FLOORS), "wooden")
 POSITIONS: Final = 4
 POSITION_CLASSES: Final = (*CLASSES, len(LETTERS))
 OBJECT_CLASSES: Final = (len(v.PATTERNS), len(v.SIZES))
 SCENE_CLASSES: Final = tuple(
     len(choices)
-    for choices in (FLOORS, v.LIGHT_SIDES, v.LIGHT_HEIGHTS, v.WARMTHS, v.SPOTS, v.CAMERA_HEIGHTS, v.CAMERA_DISTANCES)
+    for choices in (
+        v.FLOOR_NAMES,
+        v.LIGHT_SIDES,
+        v.LIGHT_HEIGHTS,
+        v.WARMTHS,
+        v.SPOTS,
+        v.CAMERA_HEIGHTS,
+        v.CAMERA_DISTANCES,
+    )
 )
 REACH: Final = 4
 COLORS: Final = 6
@@ -122,7 +130,7 @@ def _colors(subject: Subject) -> tuple[int, ...]:
 def _scene(scene: Scene) -> tuple[int, ...]:
     light, camera = scene.light, scene.camera
     return (
-        FLOORS.index(_floor(scene.floor)),
+        v.FLOOR_NAMES.index(scene.floor.name),
         v.LIGHT_SIDES.index(light.side),
         v.LIGHT_HEIGHTS.index(light.height),
         v.WARMTHS.index(light.warmth),
@@ -130,12 +138,6 @@ def _scene(scene: Scene) -> tuple[int, ...]:
         v.CAMERA_HEIGHTS.index(camera.height),
         v.CAMERA_DISTANCES.index(camera.distance),
     )
-
-
-def _floor(floor: Floor) -> str:
-    if floor.kind == "wooden":
-        return "wooden"
-    return floor.color if floor.second is None else f"{floor.color} and {floor.second}"
 
 
 class TruthStore:
@@ -146,9 +148,10 @@ class TruthStore:
         self._stream, self._progress = stream, path.with_suffix(".done")
         shape = (stream.rows, stream.grid[0] * stream.grid[1], ENTRIES)
         try:
-            if not path.is_file() or path.stat().st_size != int(np.prod(shape)):
+            size = math.prod(shape)
+            if not path.is_file() or path.stat().st_size != size:
                 self._progress.unlink(missing_ok=True)
-                reserve(path, int(np.prod(shape)))
+                reserve(path, size)
             self._known = np.memmap(path, np.uint8, "r+", shape=shape)
         except OSError as error:
             raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error

@@ -47,6 +47,13 @@ class Floor:
             raise InvalidRequest("floor.second is only for a checkered floor", field="floor.second")
 
     @property
+    def name(self) -> str:
+        """One of `FLOOR_NAMES`."""
+        if self.kind == "wooden":
+            return "wooden"
+        return self.color if self.second is None else f"{self.color} and {self.second}"
+
+    @property
     def hexes(self) -> tuple[str, ...]:
         """The floor's one or two colours as `#rrggbb`."""
         if self.kind == "wooden":

@@ -27,6 +27,8 @@ SHAPES: Final[tuple[Shape, ...]] = ("sphere", "cube", "cylinder", "cone", "torus
 SIZES: Final[tuple[ObjectSize, ...]] = ("small", "large")
 MATERIALS: Final[tuple[Material, ...]] = ("matte", "shiny", "metal")
 PATTERNS: Final[tuple[Pattern, ...]] = ("plain", "striped", "dotted", "checkered")
+EVEN_PATTERNS: Final[tuple[Pattern, ...]] = ("striped", "checkered")
+"""Those of whose two colours neither is the ground."""
 FLOOR_KINDS: Final[tuple[FloorKind, ...]] = ("plain", "checkered", "wooden")
 BODIES: Final[tuple[Body, ...]] = ("round", "square", "pointed")
 HATS: Final[tuple[Hat, ...]] = ("pointed", "top", "none")
@@ -73,6 +75,8 @@ CHECKERED_FLOORS: Final[tuple[tuple[str, str], ...]] = (
     ("lilac", "white"),
 )
 """Pairs of tile colours; `black` is the colour of the same name in `COLORS`, the others are floor colours."""
+FLOOR_NAMES: Final = (*FLOOR_COLORS, *(" and ".join(pair) for pair in CHECKERED_FLOORS), "wooden")
+"""Every floor there is, as `Floor.name` says it."""
 
 WOOD: Final = ("#c39a6b", "#ad8252")
 """The two plank colours of the wooden floor, as sRGB."""

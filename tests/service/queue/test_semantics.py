@@ -95,7 +95,7 @@ def test_a_caller_who_stays_gets_the_end(store: JobStore, new_job: NewJobs) -> N
 
 @pytest.mark.parametrize(("policy", "times"), [("cancel", 4), ("finish", 0)])
 def test_whoever_looks_after_a_caller_says_so_within_each_lease(
-    database: Database, new_job: NewJobs, monkeypatch: pytest.MonkeyPatch, policy: OnDisconnect, times: int
+    database: Database, monkeypatch: pytest.MonkeyPatch, policy: OnDisconnect, times: int
 ) -> None:
     store = JobStore(database, QueueLimits(lease_s=0.03))
     told: list[tuple[str, float]] = []
