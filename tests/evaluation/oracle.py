@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from licht.evaluation.judge import Judge, JudgeNetwork
+from licht.evaluation.judge import Judge
+from licht.evaluation.judge_networks import JudgeNetwork
 from licht.evaluation.seen import Seen, truth
 from licht.world.pictures import Photo, render_pictures
 from licht.world.scene import Scene

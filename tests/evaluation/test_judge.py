@@ -39,7 +39,7 @@ from licht.evaluation.judge_training import (
     picture_losses,
     targets_of,
 )
-from licht.evaluation.seen import OBJECT_CATEGORIES, PICTURE_CATEGORIES, truth
+from licht.evaluation.seen import OBJECT_CATEGORIES, PICTURE_CATEGORIES, colors_sorted, truth
 from licht.recipes.nano import nano_judge
 from licht.training.config import DataConfig, OptimConfig
 from licht.training.ema import EMA
@@ -49,6 +49,7 @@ from licht.training.optim import build_optimizers
 from licht.training.state import save_state
 from licht.world.render import render
 from licht.world.sample import sample_scene
+from licht.world.scene import Scene, Thing
 
 CELLS = 32
 
@@ -117,8 +118,24 @@ def test_answers_that_are_right_are_read_as_the_truth() -> None:
     seen = Judge(Sure(targets_of(scenes))).look(torch.zeros(24, 128, 128, 3, dtype=torch.uint8))
     right = [truth(scene) for scene in scenes]
     assert recognised(seen, right)["all"] == 1.0
-    for one, true in zip(seen, right, strict=True):
-        assert sorted(each.hex for each in one.objects) == sorted(each.hex for each in true.objects)
+    for one, true, scene in zip(seen, right, scenes, strict=True):
+        told = [colors_sorted(*each) for each in zip(true.objects, scene.subjects, strict=True)]
+        assert sorted(each.hex for each in one.objects) == sorted(each.hex for each in told)
+
+
+def test_the_colours_of_stripes_have_one_order_to_learn() -> None:
+    first, second = (
+        colors_sorted(truth(Scene(subjects=(thing,))).objects[0], thing)
+        for thing in (
+            Thing("cube", "blue", pattern="striped", second="#ff0000"),
+            Thing("cube", "#ff0000", pattern="striped", second="blue"),
+        )
+    )
+    assert first == second
+    assert (first.attributes["color"], first.attributes["second"], first.hex) == ("red", "blue", "#ff0000")
+    dotted = Thing("cube", "blue", pattern="dotted", second="red")
+    one = truth(Scene(subjects=(dotted,))).objects[0]
+    assert colors_sorted(one, dotted) == one
 
 
 def test_losses_vanish_for_right_answers_and_not_for_others() -> None:

@@ -14,6 +14,7 @@ from licht.world.captions import caption
 from licht.world.render import render
 from licht.world.sample import KINDS, sample_scene
 from licht.world.scene import Camera, Floor, Lettering, Light, Scene, Thing
+from licht.world.vocabulary import Pattern
 
 RED = Thing("sphere", "red", x=-0.8)
 BLUE = Thing("cube", "blue", "small", "shiny", x=0.8)
@@ -47,6 +48,17 @@ def test_one_wrong_attribute_is_seen_if_it_was_stated(wrong: dict[str, str]) -> 
     assert not scoring.objects_right(seen, PAIR, EVERYTHING)
     unstated = {name for name in EVERYTHING if not name.startswith("subjects[0]")}
     assert scoring.objects_right(seen, PAIR, unstated)
+
+
+@pytest.mark.parametrize(("pattern", "right"), [("striped", True), ("checkered", True), ("dotted", False)])
+def test_which_colour_of_stripes_and_checks_comes_first_is_not_asked(pattern: Pattern, right: bool) -> None:
+    scene = Scene(subjects=(Thing("cube", "red", pattern=pattern, second="blue"),))
+    stated = {f"subjects[0].{name}" for name in ("shape", "color", "pattern")}
+    turned = changed(truth(scene), 0, color="blue", second="red")
+    assert scoring.objects_right(turned, scene, stated) == right
+    assert recognised([turned], [truth(scene)])["all"] == float(right)
+    for color, second in (("blue", "green"), ("red", "red"), ("blue", "blue")):
+        assert not scoring.objects_right(changed(truth(scene), 0, color=color, second=second), scene, stated)
 
 
 def test_attributes_on_the_wrong_object_are_wrong() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from licht.evaluation.seen import OBJECT_CATEGORIES, PICTURE_CATEGORIES, Seen, SeenObject
+from licht.evaluation.seen import OBJECT_CATEGORIES, PICTURE_CATEGORIES, Seen, SeenObject, wrong_attributes
 
 
 def matched(seen: Seen, right: Seen, reach: float = 0.12) -> list[tuple[SeenObject, SeenObject | None]]:
@@ -37,10 +37,11 @@ def hits_of(seen: Sequence[Seen], right: Sequence[Seen]) -> dict[str, list[bool]
         for asked, answer in matched(one, true):
             hits["found"].append(answer is not None)
             whole &= answer is not None
-            for name, value in asked.attributes.items():
-                if answer is not None:
-                    hits[name].append(answer.attributes.get(name) == value)
-                    whole &= hits[name][-1]
+            if answer is not None:
+                wrong = wrong_attributes(answer, asked.attributes, tuple(asked.attributes))
+                for name in asked.attributes:
+                    hits[name].append(name not in wrong)
+                whole &= not wrong
         for name, value in true.picture.items():
             hits[name].append(one.picture[name] == value)
         hits["all"].append(whole)

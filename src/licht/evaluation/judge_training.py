@@ -28,7 +28,7 @@ from licht.evaluation.judge_networks import (
     overlaps,
     places_of,
 )
-from licht.evaluation.seen import OBJECT_CATEGORIES, PICTURE_CATEGORIES, truth
+from licht.evaluation.seen import OBJECT_CATEGORIES, PICTURE_CATEGORIES, colors_sorted, truth
 from licht.training.config import Recipe, Task
 from licht.training.loop import Rank
 from licht.training.pictures import PictureStore
@@ -122,7 +122,8 @@ def targets_of(scenes: Sequence[Scene]) -> Targets:
     for row, scene in enumerate(scenes):
         seen = truth(scene, _SIDE_PX, _SIDE_PX)
         picture[row] = [names.index(seen.picture[name]) for name, names in PICTURE_CATEGORIES.items()]
-        for number, one in enumerate(seen.objects):
+        for number, (told, subject) in enumerate(zip(seen.objects, scene.subjects, strict=True)):
+            one = colors_sorted(told, subject)
             boxes[row, number], there[row, number], rgb[row, number] = one.box, True, srgb_of(one.hex)
             for column, (name, names) in enumerate(OBJECT_CATEGORIES.items()):
                 if name in one.attributes:

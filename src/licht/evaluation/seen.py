@@ -1,17 +1,16 @@
 """What there is to see in a picture of the rendered world, as categories: the words of judge and suites alike."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
 from licht.world import vocabulary as v
 from licht.world.labels import labels
-from licht.world.scene import Character, Floor, Scene, Subject, Thing
+from licht.world.scene import Character, Scene, Subject, Thing
 
 COLOR_NAMES: Final = tuple(v.COLORS)
 BODY_KINDS: Final = tuple(f"{body} character" for body in v.BODIES)
-FLOOR_NAMES: Final = (*v.FLOOR_COLORS, *(f"{a} and {b}" for a, b in v.CHECKERED_FLOORS), "wooden")
 OBJECT_CATEGORIES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "kind": (*v.SHAPES, *BODY_KINDS),
@@ -31,7 +30,7 @@ OBJECT_CATEGORIES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 """Of each object; a character's `color` is its body's. `carried`: whether it stands on another."""
 PICTURE_CATEGORIES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "floor": FLOOR_NAMES,
+        "floor": v.FLOOR_NAMES,
         "light_side": v.LIGHT_SIDES,
         "light_height": v.LIGHT_HEIGHTS,
         "warmth": v.WARMTHS,
@@ -66,13 +65,6 @@ class Seen:
     picture: Mapping[str, str]
 
 
-def floor_name(floor: Floor) -> str:
-    """One of `FLOOR_NAMES`."""
-    if floor.kind == "wooden":
-        return "wooden"
-    return floor.color if floor.second is None else f"{floor.color} and {floor.second}"
-
-
 def subject_attributes(subject: Subject) -> dict[str, str]:
     """The categories that a subject has; what it cannot have is left out."""
     if isinstance(subject, Character):
@@ -100,7 +92,7 @@ def subject_attributes(subject: Subject) -> dict[str, str]:
 def picture_attributes(scene: Scene) -> dict[str, str]:
     """The categories of the whole picture."""
     return {
-        "floor": floor_name(scene.floor),
+        "floor": scene.floor.name,
         "light_side": scene.light.side,
         "light_height": scene.light.height,
         "warmth": scene.light.warmth,
@@ -119,6 +111,15 @@ def truth(scene: Scene, width_px: int = 128, height_px: int = 128) -> Seen:
     return Seen(objects, picture_attributes(scene))
 
 
+def colors_sorted(one: SeenObject, subject: Subject) -> SeenObject:
+    """The two colours of stripes and checks in the vocabulary's order: a judge cannot learn one that is not seen."""
+    if not isinstance(subject, Thing) or subject.second is None or subject.pattern not in v.EVEN_PATTERNS:
+        return one
+    first, second = sorted((subject.color, subject.second), key=lambda color: COLOR_NAMES.index(_name(color)))
+    attributes = {**one.attributes, "color": _name(first), "second": _name(second)}
+    return replace(one, attributes=attributes, hex=v.hex_of(first))
+
+
 def subject_hex(subject: Subject) -> str:
     """The main colour as `#rrggbb`."""
     return v.hex_of(subject.color if isinstance(subject, Thing) else subject.body_color)
@@ -126,7 +127,17 @@ def subject_hex(subject: Subject) -> str:
 
 def wrong_attributes(seen: SeenObject, asked: Mapping[str, str], names: Sequence[str]) -> list[str]:
     """Which of the `names` that are asked for are otherwise in what is seen."""
-    return [name for name in names if name in asked and seen.attributes.get(name) != asked[name]]
+    found = in_order(seen.attributes, asked)
+    return [name for name in names if name in asked and found.get(name) != asked[name]]
+
+
+def in_order(seen: Mapping[str, str], asked: Mapping[str, str]) -> Mapping[str, str]:
+    """What is seen, with the two colours of stripes and checks as asked: which of them is the first cannot be seen."""
+    if asked.get("pattern") not in v.EVEN_PATTERNS or "second" not in seen:
+        return seen
+    turned = {**seen, "color": seen["second"], "second": seen["color"]}
+    agree, agree_turned = (sum(each[n] == asked.get(n) for n in ("color", "second")) for each in (seen, turned))
+    return turned if agree_turned > agree else seen
 
 
 def _name(color: str) -> str:
