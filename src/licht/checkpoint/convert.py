@@ -270,7 +270,10 @@ def description(variant: Variant, template: str | None) -> dict[str, object]:
         "text_length": variant.text.length,
         "trained_sizes": [[size.width, size.height] for size in variant.trained_sizes],
         "max_references": variant.max_references,
+        "caches_references": variant.caches_references,
         "default_steps": variant.default_steps,
         "default_guidance": variant.default_guidance,
     }
+    if variant.extra_reference_px == variant.single_reference_px:
+        said["reference_area_px"] = variant.extra_reference_px
     return said if template is None else {**said, "template": template}
