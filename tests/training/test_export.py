@@ -1,13 +1,16 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 import licht
 from licht.checkpoint.folder import read_folder
 from licht.checkpoint.load import Placement, load_autoencoder, load_tower, load_transformer
+from licht.checkpoint.save import official_tensors
 from licht.cli.main import run as command
 from licht.core.errors import InvalidSettings, OutputFailed
 from licht.model.variants import Kind
@@ -135,6 +138,22 @@ def test_equal_parts_are_linked(runs: Path, base: Path) -> None:
     assert read_folder(runs / "twin").variant.kind is Kind.BASE
 
 
+def test_a_transformer_can_be_stored_in_fewer_bits(runs: Path, base: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    assert command(["export", str(runs / "base"), str(small), "--quant", "int8", "--share", str(base)]) == 0
+    with safe_open(small / "transformer" / "diffusion_pytorch_model.safetensors", "pt") as stored:
+        dtypes = {stored.get_tensor(name).dtype for name in stored.keys()}  # noqa: SIM118 # not a mapping
+    assert dtypes == {torch.int8, torch.float32, torch.bfloat16}
+    assert (small / "text_encoder" / "model.safetensors").is_symlink()
+    exact, found = read_folder(base), read_folder(small)
+    assert replace(found.variant, name=exact.variant.name) == exact.variant
+    whole, told = (load_transformer(files.transformer, PLACE, files.transformer_config) for files in (exact, found))
+    for name, parameter in official_tensors(whole).items():
+        owner, _, leaf = name.rpartition(".")
+        near = getattr(told.get_submodule(owner), leaf)
+        assert (near - parameter).abs().max() <= parameter.abs().max() / 127, name
+
+
 def test_what_cannot_be_exported_is_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InvalidSettings, match="holds no checkpoint"):
         export_run(tmp_path, tmp_path / "out", {}, EXACT)
@@ -144,6 +163,8 @@ def test_what_cannot_be_exported_is_refused(runs: Path, tmp_path: Path, capsys: 
         export_run(runs / "base", tmp_path / "taken", {}, EXACT)
     assert command(["export", str(tmp_path), str(tmp_path / "out")]) == 2
     assert "holds no checkpoint" in capsys.readouterr().err
+    with pytest.raises(InvalidSettings, match="'int7' is unknown"):
+        export_run(runs / "base", tmp_path / "out", {}, Release(quant="int7"))
     (tmp_path / "figures.json").write_text("{}")
     arguments = ["export", str(runs / "base"), str(tmp_path / "out"), "--figures", str(tmp_path / "figures.json")]
     assert command(arguments) == 2

@@ -22,6 +22,9 @@ def export(
     share: Annotated[
         Path | None, typer.Option(help="A model folder; parts that are equal to its own become links to them.")
     ] = None,
+    quant: Annotated[
+        str, typer.Option(help="Store the transformer's large matrices so: none, fp8, int8, q4 or nvfp4.")
+    ] = "none",
 ) -> None:
     """Write what RUN has trained to the folder DST: a model whole, an autoencoder as vae/, a judge as one file."""
     from licht.checkpoint.catalog import built_in
@@ -33,7 +36,7 @@ def export(
     if read_recipe(newest_checkpoint(run)).task is Task.JUDGE:
         typer.echo(str(export_judge(run, target / "judge.safetensors")))
         return
-    release = Release(steps, guidance, tuple(_figures(path) for path in figures or []), share)
+    release = Release(steps, guidance, tuple(_figures(path) for path in figures or []), share, quant)
     for path in export_run(run, target, built_in(), release):
         typer.echo(f"{path}  {path.stat().st_size / 1e6:,.2f} MB")
 

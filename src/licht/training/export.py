@@ -1,4 +1,7 @@
-"""From a run to a model folder in the diffusers layout: averaged weights in bfloat16, small shards, a card."""
+"""From a run to a model folder in the diffusers layout: averaged weights, small shards, a card.
+
+Weights are in bfloat16; the large matrices of the transformer in fewer bits if asked.
+"""
 
 import json
 import os
@@ -11,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from licht.checkpoint.convert import FORMATS, write_network
 from licht.checkpoint.detect import Layout
 from licht.checkpoint.save import Target, save_network, write_json
 from licht.core.errors import InvalidSettings, OutputFailed
@@ -29,6 +33,7 @@ _WEIGHTS = "diffusion_pytorch_model"
 _DIFFUSERS, _TRANSFORMERS = "0.38.0", "5.0.0"
 """Releases that know the classes which the configurations name."""
 _KINDS: Mapping[Task, Kind] = {Task.FLOW: Kind.BASE, Task.GUIDANCE: Kind.DEV, Task.STEPS: Kind.KV}
+QUANTS = tuple(form for form in FORMATS if not form.startswith("gguf"))
 _SHARED = ("vae", "text_encoder", "tokenizer")
 
 
@@ -41,15 +46,20 @@ class Release:
     figures: tuple[Figures, ...] = ()
     share: Path | None = None
     """A model folder: the files of parts that are equal to its own become links to them."""
+    quant: str = "none"
+    """What the transformer's large matrices are stored in: one of `QUANTS`."""
 
 
 def export_run(run: Path, target: Path, known: Mapping[str, Path], release: Release) -> list[Path]:
     """Write the newest averages of `run` to the new folder `target`; returns the files.
 
     The run of an autoencoder gives `vae/`, any other a whole model. `known` are model folders that a recipe may name.
-    Raises `InvalidSettings` for a run without a checkpoint or a folder that is not empty, `OutputFailed`.
+    Raises `InvalidSettings` for a run without a checkpoint, a folder that is not empty or an unknown format,
+    `OutputFailed`.
     """
     recipe = read_recipe(newest_checkpoint(run))
+    if release.quant not in QUANTS:
+        raise InvalidSettings(f"{release.quant!r} is unknown; use one of {', '.join(QUANTS)}", field="quant")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidSettings(f"{target} is not empty; name a new folder", field="target")
     partial = target.with_name(f".{target.name}.part")
@@ -90,7 +100,12 @@ def _write_model(run: Path, recipe: Recipe, folder: Path, known: Mapping[str, Pa
     _fill(transformer, tensors, "transformer.")
     metadata = {"licht.kind": kind.value}
     target = Target(folder / "transformer", _WEIGHTS, SHARD_BYTES)
-    save_network(transformer.bfloat16(), target, Layout.DIFFUSERS, metadata)
+    transformer.bfloat16()
+    if release.quant == "none":
+        save_network(transformer, target, Layout.DIFFUSERS, metadata)
+    else:
+        path = target.folder / f"{target.stem}.safetensors"
+        write_network(transformer, path, Layout.DIFFUSERS, release.quant, metadata)
     write_json(folder / "transformer" / "config.json", transformer_json(transformer.config))
     _write_tower(text_config(networks), tensors, folder / "text_encoder")
     shutil.copytree(run / "tokenizer", folder / "tokenizer")
