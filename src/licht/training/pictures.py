@@ -1,8 +1,10 @@
 """Pictures rendered once and kept as raw bytes, so that every step reads only what it needs."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +39,21 @@ def reserve(path: Path, size_bytes: int) -> None:
         raise
 
 
+def map_rows(
+    path: Path, shape: tuple[int, ...], dtype: type[np.uint8] | type[np.uint16] | type[np.float16], progress: Path
+) -> "np.memmap[Any, Any]":
+    """Map a file of `shape`. Where it is missing or has another size it is made anew, and `progress` with it.
+
+    Raises `OSError`.
+    """
+    size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if not path.is_file() or path.stat().st_size != size_bytes:
+        # first: what says that rows are done must not outlive them
+        progress.unlink(missing_ok=True)
+        reserve(path, size_bytes)
+    return np.memmap(path, np.dtype(dtype), "r+", shape=shape)
+
+
 def fill_missing(
     progress: Path, total: int, chunk: int, prepare: Callable[[slice], None], on_progress: Callable[[int, int], None]
 ) -> None:
@@ -53,18 +70,17 @@ class PictureStore:
     """`count` RGB pictures of one size in one mapped file."""
 
     def __init__(self, path: Path, count: int, size: tuple[int, int]) -> None:
-        """Open the file, or create it empty; `size` is (width, height) in pixels."""
+        """Open the file, or create it empty: also where it was made for another count or size.
+
+        `size` is (width, height) in pixels. Raises `OutputFailed`.
+        """
         self.path, self.count, self.size = path, count, size
-        shape = (count, size[1], size[0], 3)
-        complete = path.is_file() and path.stat().st_size == int(np.prod(shape))
+        self._progress = path.with_suffix(".done")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not complete:
-                reserve(path, int(np.prod(shape)))
-            self._pixels = np.memmap(path, np.uint8, "r+", shape=shape)
+            self._pixels = map_rows(path, (count, size[1], size[0], 3), np.uint8, self._progress)
         except OSError as error:
             raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
-        self._progress = path.with_suffix(".done")
 
     def fill(self, render: Render, chunk: int, on_progress: Callable[[int, int], None]) -> None:
         """Render what is missing; goes on after an interruption."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from licht.core.errors import InvalidSettings, OutputFailed
 from licht.training.config import Stream
-from licht.training.pictures import fill_missing, reserve
+from licht.training.pictures import fill_missing, map_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class StreamStore:
     def __init__(self, folder: Path, stream: Stream, channels: int, text_length: int) -> None:
         """Open the arrays, or create them. Raises `InvalidSettings` if the folder holds another stream."""
         self.stream, self.folder = stream, folder / stream.name
+        self._progress = self.folder / "done"
         description = json.loads(json.dumps({**asdict(stream), "channels": channels, "text_length": text_length}))
         description.pop("weight")
         tokens = stream.grid[0] * stream.grid[1]
@@ -45,9 +46,11 @@ class StreamStore:
             if known.is_file() and _settled(json.loads(known.read_text("utf-8"))) != _settled(description):
                 raise InvalidSettings(f"{self.folder} was prepared for another stream; delete it or use another folder")
             known.write_text(json.dumps(description), "utf-8")
-            self._latents = self._open("latents", (stream.rows, tokens, channels), np.float16)
-            self._references = self._open("references", (stream.rows, max(reference_tokens, 1), channels), np.float16)
-            self._ids = self._open("ids", (stream.rows, stream.captions, text_length), np.uint16)
+            self._latents = map_rows(self._at("latents"), (stream.rows, tokens, channels), np.float16, self._progress)
+            shown = (stream.rows, max(reference_tokens, 1), channels)
+            self._references = map_rows(self._at("references"), shown, np.float16, self._progress)
+            said = (stream.rows, stream.captions, text_length)
+            self._ids = map_rows(self._at("ids"), said, np.uint16, self._progress)
         except OSError as error:
             raise OutputFailed(f"{self.folder} cannot be written ({error}); free some space") from error
 
@@ -61,7 +64,7 @@ class StreamStore:
                 self._references[rows] = references
             self._ids[rows] = ids
 
-        fill_missing(self.folder / "done", self.stream.rows, chunk, write, partial(on_progress, self.stream.name))
+        fill_missing(self._progress, self.stream.rows, chunk, write, partial(on_progress, self.stream.name))
 
     def rows(self, captions: Tensor) -> Rows:
         """The rows of the captions numbered `captions` (B,): caption c is phrasing c % captions of row c // captions."""
@@ -75,15 +78,8 @@ class StreamStore:
         real = self._ids.reshape(-1, self._ids.shape[2]) != pad_id
         return torch.from_numpy(real.sum(1))
 
-    def _open(
-        self, name: str, shape: tuple[int, ...], dtype: type[np.float16] | type[np.uint16]
-    ) -> "np.memmap[Any, Any]":
-        path = self.folder / f"{name}.bin"
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        complete = path.is_file() and path.stat().st_size == size
-        if not complete:
-            reserve(path, size)
-        return np.memmap(path, np.dtype(dtype), "r+", shape=shape)
+    def _at(self, name: str) -> Path:
+        return self.folder / f"{name}.bin"
 
 
 def _settled(description: dict[str, Any]) -> dict[str, Any]:

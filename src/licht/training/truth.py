@@ -7,7 +7,6 @@ so that colours without a name are known too. Of the whole scene, the same in ev
 Shapes: B pictures, L latent tokens, K entries of a token, H and W pixels.
 """
 
-import math
 import string
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from licht.core.errors import OutputFailed
 from licht.training.config import Stream
-from licht.training.pictures import fill_missing, reserve
+from licht.training.pictures import fill_missing, map_rows
 from licht.training.semantic import CLASSES, POSITION_PX, UNKNOWN, labels_of
 from licht.world import vocabulary as v
 from licht.world.lettering import overlay_letters
@@ -148,11 +147,7 @@ class TruthStore:
         self._stream, self._progress = stream, path.with_suffix(".done")
         shape = (stream.rows, stream.grid[0] * stream.grid[1], ENTRIES)
         try:
-            size = math.prod(shape)
-            if not path.is_file() or path.stat().st_size != size:
-                self._progress.unlink(missing_ok=True)
-                reserve(path, size)
-            self._known = np.memmap(path, np.uint8, "r+", shape=shape)
+            self._known = map_rows(path, shape, np.uint8, self._progress)
         except OSError as error:
             raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
 
