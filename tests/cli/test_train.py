@@ -1,4 +1,4 @@
-"""`licht train` in several processes, as torchrun starts it."""
+"""`licht train` from its command line: what it refuses, and several processes as torchrun starts them."""
 
 import subprocess
 import sys
@@ -7,11 +7,27 @@ from pathlib import Path
 
 import pytest
 
+from licht.cli.main import run as command
 from licht.recipes.nano import nano_smoke
 from licht.training.config import DataConfig, Source, Stream
 from licht.training.loop import read_log
 from licht.training.tokenizer import save_tokenizer, train_tokenizer
 from tests.training.runs import CAPTIONS, TINY, autoencoder_run
+
+
+def test_a_resume_with_another_recipe_is_refused_before_data_are_touched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = autoencoder_run(tmp_path / "run")
+    (tmp_path / "recipe.json").write_text(recipe.as_json(), "utf-8")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "pictures.bin").write_bytes(b"hours of work")
+    place = ["--run", str(tmp_path / "run"), "--data", str(data)]
+    assert command(["train", str(tmp_path / "recipe.json"), *place, "--set", "data.pictures=288"]) == 2
+    assert "data.pictures: 288 here, 64 there" in capsys.readouterr().err
+    assert [path.name for path in data.iterdir()] == ["pictures.bin"]
+    assert (data / "pictures.bin").read_bytes() == b"hours of work"
 
 
 @pytest.mark.slow
@@ -30,9 +46,9 @@ def test_two_processes_prepare_once_and_train(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(recipe.as_json(), "utf-8")
     run = tmp_path / "run"
     save_tokenizer(train_tokenizer(CAPTIONS, TINY.vocab_size), run / "tokenizer")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     done = subprocess.run(
-        [*command, "-m", "--", "licht", "train", str(tmp_path / "recipe.json"), "--run", str(run), "--minutes", "9"],
+        [*start, "-m", "--", "licht", "train", str(tmp_path / "recipe.json"), "--run", str(run), "--minutes", "9"],
         capture_output=True,
         text=True,
         check=False,

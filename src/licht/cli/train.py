@@ -33,6 +33,7 @@ def train(
     """Train a model by RECIPE. Data are prepared first; everything goes on where it was interrupted."""
     from licht.recipes import RECIPES
     from licht.training.config import override
+    from licht.training.state import refuse_other_recipe
 
     if recipe == "list":
         for name, function in RECIPES.items():
@@ -44,6 +45,8 @@ def train(
         typer.echo(settled.as_json())
         return
     folder = run or Path("runs") / settled.name
+    # before any data are touched: a run that cannot go on leaves them as they are
+    refuse_other_recipe(folder, settled)
     _screen(settled, policy)
     _follow(settled, folder, data or folder / "data", minutes, device, tensorboard)
 

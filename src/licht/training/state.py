@@ -73,9 +73,7 @@ def load_state(run: Path, module: nn.Module, ema: EMA, optimizers: list[torch.op
     if not found:
         return 0
     newest = found[-1]
-    differing = difference(recipe.as_json(), read_recipe(newest).as_json())
-    if differing:
-        raise InvalidSettings(f"{run} was trained with another recipe: {'; '.join(differing[:5])}; use another folder")
+    refuse_other_recipe(run, recipe)
     tensors = read_tensors(newest / "state.safetensors")
     with torch.no_grad():
         ours = module.state_dict()
@@ -87,6 +85,14 @@ def load_state(run: Path, module: nn.Module, ema: EMA, optimizers: list[torch.op
     for number, optimizer in enumerate(optimizers):
         _restore_optimizer(optimizer, _under(tensors, f"optimizer{number}/"))
     return int(newest.name.removeprefix("step-"))
+
+
+def refuse_other_recipe(run: Path, recipe: Recipe) -> None:
+    """Raises `InvalidSettings` with the differences if the newest checkpoint of `run` belongs to another recipe."""
+    found = checkpoints(run)
+    differing = difference(recipe.as_json(), read_recipe(found[-1]).as_json()) if found else []
+    if differing:
+        raise InvalidSettings(f"{run} was trained with another recipe: {'; '.join(differing[:5])}; use another folder")
 
 
 def newest_checkpoint(run: Path) -> Path:
