@@ -13,7 +13,7 @@ from licht.evaluation.seen import Seen, SeenObject, truth
 from licht.world.captions import caption
 from licht.world.render import render
 from licht.world.sample import KINDS, sample_scene
-from licht.world.scene import Camera, Floor, Lettering, Light, Scene, Thing
+from licht.world.scene import Camera, Character, Floor, Lettering, Light, Scene, Thing
 from licht.world.vocabulary import Pattern
 
 RED = Thing("sphere", "red", x=-0.8)
@@ -36,8 +36,9 @@ def test_the_truth_is_always_right(kind: str) -> None:
         seen = truth(scene)
         shuffled = replace(seen, objects=tuple(reversed(seen.objects)))
         assert scoring.objects_right(shuffled, scene, told.stated)
-        assert scoring.relation_right(shuffled, scene)
-        assert scoring.negation_right(shuffled, scene, told.forbidden)
+        assert scoring.relation_right(shuffled, scene, told.stated)
+        assert scoring.negation_right(shuffled, scene, told.stated, told.forbidden)
+        assert scoring.sources_right(shuffled, scene, [0] * len(scene.subjects))
         assert scoring.follows(shuffled, scene)
         assert recognised([shuffled], [seen])["all"] == 1.0
 
@@ -78,7 +79,7 @@ def test_missing_and_further_objects_are_wrong() -> None:
     seen = truth(PAIR)
     assert not scoring.objects_right(replace(seen, objects=seen.objects[:1]), PAIR, set())
     assert not scoring.objects_right(replace(seen, objects=(*seen.objects, seen.objects[0])), PAIR, set())
-    assert not scoring.relation_right(replace(seen, objects=seen.objects[:1]), PAIR)
+    assert not scoring.relation_right(replace(seen, objects=seen.objects[:1]), PAIR, set())
 
 
 def moved(seen: Seen, index: int, dx: float, dy: float) -> Seen:
@@ -94,15 +95,15 @@ def moved(seen: Seen, index: int, dx: float, dy: float) -> Seen:
 
 def test_relations_are_read_off_places() -> None:
     mirrored = moved(moved(truth(PAIR), 0, 0.6, 0), 1, -0.6, 0)
-    assert not scoring.relation_right(mirrored, PAIR)
+    assert not scoring.relation_right(mirrored, PAIR, EVERYTHING)
     assert scoring.objects_right(mirrored, PAIR, EVERYTHING)
     depth = Scene(subjects=(replace(RED, x=-0.2, z=1.0), replace(BLUE, x=0.2, z=-1.0)), camera=Camera(extent=2.0))
-    assert scoring.relation_right(truth(depth), depth)
-    assert not scoring.relation_right(moved(moved(truth(depth), 0, 0, -0.4), 1, 0, 0.4), depth)
+    assert scoring.relation_right(truth(depth), depth, EVERYTHING)
+    assert not scoring.relation_right(moved(moved(truth(depth), 0, 0, -0.4), 1, 0, 0.4), depth, EVERYTHING)
     base = Thing("cube", "green")
     stack = Scene(subjects=(base, Thing("sphere", "red", "small", on=0)), camera=Camera(extent=1.6))
-    assert scoring.relation_right(truth(stack), stack)
-    assert not scoring.relation_right(moved(truth(stack), 1, 0.5, 0.3), stack)
+    assert scoring.relation_right(truth(stack), stack, EVERYTHING)
+    assert not scoring.relation_right(moved(truth(stack), 1, 0.5, 0.3), stack, EVERYTHING)
 
 
 def test_layouts_need_sides_and_the_pool_of_light() -> None:
@@ -122,21 +123,72 @@ def test_layouts_need_sides_and_the_pool_of_light() -> None:
     [
         ("shape:cube", {"kind": "cube"}),
         ("color:green", {"color": "green"}),
+        ("color:green", {"kind": "round character", "head": "green"}),
         ("pattern:striped", {"pattern": "striped"}),
         ("hat", {"kind": "round character", "hat": "top"}),
     ],
 )
 def test_what_was_forbidden_is_noticed(forbidden: str, wrong: dict[str, str]) -> None:
     scene = Scene(subjects=(RED,))
-    assert scoring.negation_right(truth(scene), scene, (forbidden,))
-    assert not scoring.negation_right(changed(truth(scene), 0, **wrong), scene, (forbidden,))
+    assert scoring.negation_right(truth(scene), scene, (), (forbidden,))
+    assert not scoring.negation_right(changed(truth(scene), 0, **wrong), scene, (), (forbidden,))
 
 
 def test_forbidden_text_and_further_objects_are_noticed() -> None:
     scene = Scene(subjects=(RED,))
     written = truth(replace(scene, lettering=Lettering(("SUN",))))
-    assert not scoring.negation_right(written, scene, ("text",))
-    assert not scoring.negation_right(truth(PAIR), scene, ("else",))
+    assert not scoring.negation_right(written, scene, (), ("text",))
+    assert not scoring.negation_right(truth(PAIR), scene, (), ("else",))
+
+
+def test_a_relation_holds_between_what_was_asked_for() -> None:
+    other = changed(changed(truth(PAIR), 0, kind="cone", color="green"), 1, kind="cone", color="green")
+    assert scoring.places_right(other, PAIR)
+    assert not scoring.relation_right(other, PAIR, EVERYTHING)
+    assert scoring.relation_right(other, PAIR, {"count", "relation"})
+    for wrong in ({"kind": "cube"}, {"color": "pink"}):
+        assert not scoring.relation_right(changed(truth(PAIR), 0, **wrong), PAIR, EVERYTHING)
+    assert scoring.relation_right(changed(truth(PAIR), 0, size="small"), PAIR, EVERYTHING)
+    assert not scoring.relation_right(with_more(truth(PAIR)), PAIR, EVERYTHING)
+
+
+def with_more(seen: Seen) -> Seen:
+    """The same and its first object once more, a little aside."""
+    return replace(seen, objects=(*seen.objects, moved(seen, 0, 0.05, 0.02).objects[0]))
+
+
+def test_further_objects_spoil_a_layout_and_a_map_that_is_followed() -> None:
+    scene = sample_scene("layout", 0, 3)
+    assert scoring.layout_right(truth(scene), scene, ())
+    assert not scoring.layout_right(with_more(truth(scene)), scene, ())
+    assert scoring.follows(truth(PAIR), PAIR)
+    assert not scoring.follows(with_more(truth(PAIR)), PAIR)
+    assert not scoring.follows(moved(truth(PAIR), 1, -0.1, 0), PAIR)
+    assert not scoring.follows(changed(truth(PAIR), 1, kind="cone"), PAIR)
+
+
+def test_what_is_asked_for_beside_a_negation_is_there() -> None:
+    other = changed(truth(PAIR), 1, kind="cone", color="pink")
+    assert scoring.negation_right(truth(PAIR), PAIR, EVERYTHING, ("text",))
+    assert not scoring.negation_right(other, PAIR, EVERYTHING, ("text",))
+    assert scoring.negation_right(other, PAIR, {"count"}, ("shape:torus",))
+    assert scoring.negation_right(changed(truth(PAIR), 0, size="small"), PAIR, EVERYTHING, ("text",))
+
+
+def test_a_reference_is_kept_with_all_that_it_shows_and_once() -> None:
+    who = Character("round", "red", "yellow", "top", "black", arms="up", facing="left")
+    scene = Scene(subjects=(who, replace(BLUE, x=1.2)), camera=Camera(extent=2.4))
+    seen = truth(scene)
+    assert scoring.sources_right(seen, scene, (0, None))
+    poses: list[dict[str, str]] = [{"arms": "down"}, {"facing": "camera"}, {"hat": "none"}, {"color": "green"}]
+    for wrong in poses:
+        assert not scoring.sources_right(changed(seen, 0, **wrong), scene, (0, None))
+    assert not scoring.sources_right(with_more(seen), scene, (0, None))
+    assert not scoring.sources_right(replace(seen, objects=seen.objects[:1]), scene, (0, None))
+    assert not scoring.sources_right(changed(seen, 1, color="red"), scene, (0, None))
+    large = changed(seen, 1, size="large")  # described, not shown
+    assert scoring.sources_right(large, scene, (0, None))
+    assert not scoring.sources_right(large, scene, (0, 1))
 
 
 def test_the_assignment_is_the_cheapest_of_all() -> None:

@@ -1,6 +1,6 @@
 """Whether a picture shows what was asked for: a scene, a caption's commitments, and what a judge has seen."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -8,7 +8,7 @@ from licht.evaluation.ceiling import matched
 from licht.evaluation.seen import Seen, SeenObject, subject_attributes, truth, wrong_attributes
 from licht.world.arrange import arrange, sides
 from licht.world.edits import Edit
-from licht.world.scene import Scene, Thing
+from licht.world.scene import Scene
 
 _TOLD: Final[Mapping[str, tuple[str, ...]]] = {
     "shape": ("kind",),
@@ -30,8 +30,13 @@ _SIDE: Final = 0.34
 _SIDE_MARGIN: Final = 0.1
 _STEP: Final = 0.02
 """Least distance, as a share of the picture, of what is told apart as left and right or front and back."""
-LOOKS: Final = ("kind", "color", "size", "material", "pattern", "second", "head", "hat", "hat_color")
-"""What a reference shows of a subject, wherever it is put."""
+SHOWN: Final = (
+    *("kind", "color", "size", "material", "pattern", "second"),
+    *("head", "hat", "hat_color", "arms", "facing"),
+)
+"""What a reference shows of a subject; a task puts it elsewhere and changes nothing of this."""
+NAMED: Final = ("kind", "color")
+"""What makes a thing the one that is spoken of."""
 
 
 def told_attributes(index: int, stated: Collection[str]) -> list[str]:
@@ -65,21 +70,31 @@ def assign(seen: Seen, right: Seen) -> list[SeenObject | None]:
 
 
 def _cost(right: SeenObject, seen: SeenObject) -> float:
-    wrong = wrong_attributes(seen, right.attributes, LOOKS)
+    wrong = wrong_attributes(seen, right.attributes, SHOWN)
     dx, dy = right.center[0] - seen.center[0], right.center[1] - seen.center[1]
     return float(sum(_COSTS.get(name, 1.0) for name in wrong) + (dx * dx + dy * dy) ** 0.5)
 
 
-def objects_right(seen: Seen, scene: Scene, stated: Collection[str]) -> bool:
-    """Whether there are as many objects as asked, each with every attribute that was stated of it."""
+def _each_right(seen: Seen, scene: Scene, names_of: Callable[[int], Sequence[str]]) -> bool:
+    """Whether there are as many objects as asked, subject `i` right in `names_of(i)`."""
     right = truth(scene)
     if len(seen.objects) != len(right.objects):
         return False
     pairs = zip(assign(seen, right), right.objects, strict=True)
     return all(
-        one is not None and not wrong_attributes(one, asked.attributes, told_attributes(index, stated))
+        one is not None and not wrong_attributes(one, asked.attributes, names_of(index))
         for index, (one, asked) in enumerate(pairs)
     )
+
+
+def objects_right(seen: Seen, scene: Scene, stated: Collection[str]) -> bool:
+    """Whether there are as many objects as asked, each with every attribute that was stated of it."""
+    return _each_right(seen, scene, lambda index: told_attributes(index, stated))
+
+
+def named_right(seen: Seen, scene: Scene, stated: Collection[str]) -> bool:
+    """Whether there are as many objects as asked, each of the kind and colour that were stated of it."""
+    return _each_right(seen, scene, lambda index: [name for name in told_attributes(index, stated) if name in NAMED])
 
 
 def attributes_right(seen: Seen, scene: Scene, stated: Collection[str]) -> list[bool]:
@@ -92,7 +107,12 @@ def attributes_right(seen: Seen, scene: Scene, stated: Collection[str]) -> list[
     return found
 
 
-def relation_right(seen: Seen, scene: Scene) -> bool:
+def relation_right(seen: Seen, scene: Scene, stated: Collection[str]) -> bool:
+    """Whether what was asked for, by number, kind and colour, stands as in the scene."""
+    return named_right(seen, scene, stated) and places_right(seen, scene)
+
+
+def places_right(seen: Seen, scene: Scene) -> bool:
     """Whether the objects stand to one another as in the scene: beside, in front of, on top of, in rows."""
     assigned = assign(seen, truth(scene))
     if any(one is None for one in assigned):
@@ -123,12 +143,12 @@ def _stands_on(upper: SeenObject, lower: SeenObject) -> bool:
 
 
 def layout_right(seen: Seen, scene: Scene, stated: Collection[str]) -> bool:
-    """Whether every object is on its side of the picture, in its kind and colour, and the pool of light on its own."""
-    asked, right = sides(scene), truth(scene)
-    for index, (one, true) in enumerate(zip(assign(seen, right), right.objects, strict=True)):
-        if one is None or wrong_attributes(one, true.attributes, ("kind", "color")):
-            return False
-        if not _on_side(2 * one.center[0] - 1, asked[index]):
+    """Whether just the objects of the scene are there, each on its side of the picture, the pool of light on its own."""
+    if not _each_right(seen, scene, lambda index: NAMED):
+        return False
+    asked = sides(scene)
+    for index, one in enumerate(assign(seen, truth(scene))):
+        if one is None or not _on_side(2 * one.center[0] - 1, asked[index]):
             return False
     return "light.spot" not in stated or seen.picture["spot"] == scene.light.spot
 
@@ -139,39 +159,42 @@ def _on_side(x: float, side: str) -> bool:
     return {"left": x < -near, "right": x > near, "middle": abs(x) < _SIDE + _SIDE_MARGIN}[side]
 
 
-def negation_right(seen: Seen, scene: Scene, forbidden: Collection[str]) -> bool:
-    """Whether nothing is there that was forbidden, and as many objects as were asked for."""
-    if len(seen.objects) != len(scene.subjects):
-        return False
+def negation_right(seen: Seen, scene: Scene, stated: Collection[str], forbidden: Collection[str]) -> bool:
+    """Whether nothing is there that was forbidden, and what was asked for is, by number, kind and colour.
+
+    A caption may deny things and leave open what is there instead: then any objects will do.
+    """
+    return named_right(seen, scene, stated) and not any(_shows(seen, what) for what in forbidden)
+
+
+def _shows(seen: Seen, what: str) -> bool:
+    """Whether something forbidden is there; `else` is told by the number of objects."""
+    name, _, value = what.partition(":")
     shown = [one.attributes for one in seen.objects]
-    for what in forbidden:
-        name, _, value = what.partition(":")
-        if name == "text" and seen.picture["text"] != "none":
-            return False
-        if name == "hat" and any(one.get("hat", "none") != "none" for one in shown):
-            return False
-        if name == "shape" and any(one["kind"] == value for one in shown):
-            return False
-        if name == "color" and any(value in (one["color"], one.get("second")) for one in shown):
-            return False
-        if name == "pattern" and any(one.get("pattern") == value for one in shown):
-            return False
-    return True
+    if name == "text":
+        return seen.picture["text"] != "none"
+    if name == "hat":
+        return any(one.get("hat", "none") != "none" for one in shown)
+    if name == "shape":
+        return any(one["kind"] == value for one in shown)
+    if name == "pattern":
+        return any(one.get("pattern") == value for one in shown)
+    colors = ("color", "second", "head", "hat_color")
+    return name == "color" and any(one.get(each) == value for one in shown for each in colors)
 
 
 def sources_right(seen: Seen, target: Scene, sources: Sequence[int | None]) -> bool:
-    """Whether every subject that a reference gives is there with all that the reference shows of it."""
-    right = truth(target)
-    for one, true, source in zip(assign(seen, right), right.objects, sources, strict=True):
-        if source is not None and (one is None or wrong_attributes(one, true.attributes, LOOKS)):
-            return False
-    return True
+    """Whether just the subjects of the target are there: those that a reference gives with all that it shows of them.
+
+    Those that are only described have their kind and colour.
+    """
+    return _each_right(seen, target, lambda index: NAMED if sources[index] is None else SHOWN)
 
 
 def follows(seen: Seen, target: Scene, reach: float = 0.08) -> bool:
-    """Whether every subject is where it is in the target, in its kind and colour."""
-    return all(
-        one is not None and not wrong_attributes(one, true.attributes, ("kind", "color"))
+    """Whether just the subjects of the target are there, each in its place, kind and colour."""
+    return len(seen.objects) == len(target.subjects) and all(
+        one is not None and not wrong_attributes(one, true.attributes, NAMED)
         for true, one in matched(seen, truth(target), reach)
     )
 
@@ -186,5 +209,4 @@ def edit_of_subject_done(seen: Seen, edit: Edit) -> bool:
         return all(one is not None for _, one in pairs)
     true, one = pairs[edit.subject or 0]
     changed = edit.after.subjects[edit.subject or 0]
-    names = list(LOOKS) if isinstance(changed, Thing) else [*LOOKS, "facing", "arms"]
-    return one is not None and not wrong_attributes(one, {**true.attributes, **subject_attributes(changed)}, names)
+    return one is not None and not wrong_attributes(one, {**true.attributes, **subject_attributes(changed)}, SHOWN)

@@ -135,7 +135,7 @@ def multiref(bench: Bench) -> None:
 
 def all_in_place(seen: Seen, task: Task) -> bool:
     """Whether every reference's subject is there with all its looks, and they stand to one another as asked."""
-    return scoring.sources_right(seen, task.target, task.sources) and scoring.relation_right(seen, task.target)
+    return scoring.sources_right(seen, task.target, task.sources) and scoring.places_right(seen, task.target)
 
 
 def tasks(kind: TaskKind, count: int, least: int) -> list[Task]:

@@ -51,11 +51,12 @@ def t2i(bench: Bench) -> None:
     two = prompts("two", bench.count(BOLD))
     pictures = _row(bench, "two_objects", two, _objects).pictures
     _by_color(bench, two, pictures)
-    _row(bench, "relation", prompts("relation", bench.count(USUAL)), lambda s, p: scoring.relation_right(s, p.scene))
+    related = prompts("relation", bench.count(USUAL))
+    _row(bench, "relation", related, lambda s, p: scoring.relation_right(s, p.scene, p.told.stated))
     layouts = prompts("layout", bench.count(USUAL), "layout")
     _row(bench, "layout", layouts, lambda s, p: scoring.layout_right(s, p.scene, p.told.stated))
     negated = prompts("negation", bench.count(USUAL), "negation")
-    _row(bench, "negation", negated, lambda s, p: scoring.negation_right(s, p.scene, p.told.forbidden))
+    _row(bench, "negation", negated, lambda s, p: scoring.negation_right(s, p.scene, p.told.stated, p.told.forbidden))
     _hex(bench)
     unseen = _row(bench, "unseen_pairs", prompts("one", bench.count(USUAL), pairs="unseen"), _objects)
     alike = [hit for hit, prompt in zip(one.hits, one.prompts, strict=True) if _like_unseen(prompt.scene)]
