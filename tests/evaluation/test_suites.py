@@ -1,22 +1,24 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from licht.checkpoint.catalog import built_in
+from licht.checkpoint.assets import built_in
 from licht.cli.main import run as command
 from licht.core.errors import InvalidRequest
 from licht.evaluation import suite_edits, suite_pictures, suite_words
 from licht.evaluation.run import SUITES, run_suite
+from licht.evaluation.seen import truth
 from licht.evaluation.suites import BOLD, SEED, Bench, Notebook, Report, Shown
 from licht.training.trained import open_autoencoder
-from licht.world.edits import EDIT_KINDS, sample_edit
+from licht.world.edits import EDIT_KINDS, Edit, sample_edit
 from licht.world.sample import KINDS, sample_scene
-from licht.world.scene import Scene
+from licht.world.scene import Light, Scene
 from tests.evaluation.oracle import Oracle, Renderer
 from tests.training.runs import autoencoder_run, flow_run
 
@@ -99,6 +101,24 @@ def test_pictures_left_as_they_were_are_no_edits() -> None:
     report = run_suite("edit", bench, "lazy")
     assert report.rows["edit_done"].value == 0.0
     assert report.rows["edit_nearer_after"].value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("new", "seen_height", "done"),
+    [
+        (Light("right", "low"), "low", True),
+        (Light("right", "low"), "high", False),
+        (Light("right", "high"), "low", True),  # the height stays: nothing was asked of it
+        (Light("above", "low"), "high", True),
+    ],
+)
+def test_a_new_height_of_the_light_is_judged_where_it_is_told(new: Light, seen_height: str, done: bool) -> None:
+    edit = Edit("relight", Scene(light=Light("left", "high")), Scene(light=new), ("light",))
+    seen = truth(edit.after)
+    picture = torch.zeros(16, 16, 3, dtype=torch.uint8)
+    for side, right in ((new.side, done), ("left", False)):
+        shown = replace(seen, picture={**seen.picture, "light_side": side, "light_height": seen_height})
+        assert suite_edits.edit_done(bench_of(Oracle(), {}), edit, shown, (picture, picture, picture)) == right
 
 
 def test_references_reach_the_drawer_and_swapped_ones_swap_places() -> None:

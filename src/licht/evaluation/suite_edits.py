@@ -72,13 +72,20 @@ def edit_done(bench: Bench, asked: Edit, seen: Seen, pictures: tuple[Tensor, Ten
     if asked.kind == "floor":
         return seen.picture["floor"] == right["floor"]
     if asked.kind == "relight":
-        return seen.picture["light_side"] == right["light_side"] and seen.picture["warmth"] == right["warmth"]
+        return all(seen.picture[name] == right[name] for name in _of_light(asked))
     old, new = asked.before.lettering, asked.after.lettering
     same_words = old is not None and new is not None and old.lines == new.lines
     if asked.kind == "text" and not same_words and bench.reader is not None:
         lines = bench.reader(pictures[0])
         return reads(lines, new.lines) if new is not None else not lines
     return _nearer(*pictures)
+
+
+def _of_light(asked: Edit) -> list[str]:
+    """What is judged of a new light. Its height is told where it changes, and cannot be seen from right above."""
+    old, new = asked.before.light, asked.after.light
+    told = new.height != old.height and new.side != "above"
+    return ["light_side", "warmth", *(["light_height"] if told else [])]
 
 
 def _nearer(drawn: Tensor, before: Tensor, after: Tensor) -> bool:
