@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import licht
-from licht.checkpoint.catalog import built_in
+from licht.checkpoint.assets import built_in
 from licht.evaluation import scoring, segmentation
 from licht.evaluation.decoded import decoded
 from licht.evaluation.distance import energy_distance

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from licht.checkpoint.catalog import built_in
+from licht.checkpoint.assets import built_in
 
 PROMPT = "a large shiny red sphere to the left of a small matte blue cube on a gray floor, light from the left"
 SEED = 1

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from licht.checkpoint.catalog import built_in
+from licht.checkpoint.assets import built_in
 from licht.checkpoint.convert import description, quantised_entries
 from licht.checkpoint.detect import Layout
 from licht.checkpoint.folder import read_folder

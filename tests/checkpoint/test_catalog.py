@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from licht.checkpoint.catalog import DEFAULT_MODEL, built_in, find_model, models_folder
+from licht.checkpoint.assets import built_in
+from licht.checkpoint.catalog import DEFAULT_MODEL, find_model, models_folder
 from licht.core.errors import InvalidRequest, LichtError, UnknownModel
 from licht.model.variants import VARIANTS, Kind
 from tests.support import models

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from licht.checkpoint.description import read_description
 from licht.checkpoint.detect import Layout
-from licht.checkpoint.folder import read_description, read_file, read_folder
+from licht.checkpoint.folder import read_file, read_folder
 from licht.core.errors import AmbiguousModel, InvalidCheckpoint, InvalidRequest, LichtError, UnknownModel
 from licht.core.sizes import Size
 from licht.model.variants import Kind

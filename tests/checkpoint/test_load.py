@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from licht.checkpoint.catalog import built_in
+from licht.checkpoint.assets import built_in
 from licht.checkpoint.load import Placement, load_autoencoder, load_tower, load_transformer
 from licht.checkpoint.reader import open_source, read_json
 from licht.core.errors import InvalidCheckpoint

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from licht.checkpoint import catalog
+from licht.checkpoint.assets import built_in
 from licht.cli.main import run
 from licht.evaluation import compare
 from licht.evaluation.measured import Measured
@@ -22,7 +23,7 @@ def test_a_sound_installation_draws(capsys: pytest.CaptureFixture[str]) -> None:
     assert report["drawing"]["steps"] == 8
     assert report["versions"]["torch"]
     assert report["devices"][0]["device"] == "cpu"
-    assert report["models"]["built_in"] == [*catalog.built_in()]
+    assert report["models"]["built_in"] == [*built_in()]
 
 
 def test_it_says_where_models_are_looked_for(

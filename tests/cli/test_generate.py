@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from licht.checkpoint.catalog import built_in
+from licht.checkpoint.assets import built_in
 from licht.checkpoint.detect import Layout
 from licht.checkpoint.save import Target, save_network
 from licht.cli.main import run

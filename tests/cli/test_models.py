@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from licht.checkpoint.catalog import built_in
+from licht.checkpoint.assets import built_in
 from licht.model.variants import VARIANTS
 from tests.cli.conftest import Licht
 from tests.support.hub import REVISION, Hub, serving

@@ -1,7 +1,7 @@
 import hashlib
 from pathlib import Path
 
-from licht.checkpoint.catalog import built_in
+from licht.checkpoint.assets import built_in
 from licht.checkpoint.folder import read_folder
 from licht.evaluation.weights import KNOWN_SHA256, check_files, sha256_of
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline
 
-from licht.checkpoint.catalog import built_in
+from licht.checkpoint.assets import built_in
 from licht.checkpoint.detect import Layout
 from licht.checkpoint.folder import ModelFiles, read_file, read_folder
 from licht.checkpoint.load import Placement, load_autoencoder, load_transformer

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from licht.checkpoint.catalog import built_in
+from licht.checkpoint.assets import built_in
 from licht.core.errors import InvalidSettings
 from licht.recipes import RECIPES
 from licht.training.assemble import find_autoencoder

@@ -1,25 +1,18 @@
 """Where models are found: built in, in the models folder, or at a path."""
 
-import importlib.resources
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
 
+from licht.checkpoint.assets import built_in as built_in
 from licht.checkpoint.folder import ModelFiles, read_file, read_folder
 from licht.checkpoint.registry import MODEL_NAME, Registered, find_registered
 from licht.core.errors import InvalidRequest, UnknownModel
 from licht.model.variants import VARIANTS
 
 DEFAULT_MODEL = "nano"
-_ASSETS = "assets"
-
-
-def built_in() -> dict[str, Path]:
-    """The models that ship inside the package: name -> folder."""
-    assets = Path(str(importlib.resources.files("licht").joinpath(_ASSETS)))
-    return {path.name: path for path in sorted(assets.iterdir()) if (path / "licht.json").is_file()}
 
 
 def models_folder() -> Path:

@@ -4,9 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from licht.checkpoint.detect import (
     Config,
@@ -23,25 +21,11 @@ from licht.core.errors import AmbiguousModel, InvalidCheckpoint, InvalidRequest,
 from licht.core.sizes import Size, check_size
 from licht.model.variants import VARIANTS, AutoencoderConfig, Kind, TextConfig, Tower, TransformerConfig, Variant
 
+if TYPE_CHECKING:
+    from licht.checkpoint.description import Description
+
 _PIPELINE_KINDS: Mapping[str, Kind] = {"Flux2Pipeline": Kind.DEV, "Flux2KleinKVPipeline": Kind.KV}
 _OFFICIAL_LAYERS = {Tower.QWEN3: (9, 18, 27), Tower.MISTRAL3: (10, 20, 30)}
-
-
-class Description(BaseModel):
-    """The contents of `licht.json`. Every field is optional; an unknown one is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    kind: str | None = None
-    text_layers: list[int] | None = Field(None, min_length=1)
-    text_length: int | None = Field(None, ge=8, le=4096)
-    template: str | None = None
-    trained_sizes: list[tuple[int, int]] = Field(default_factory=list)
-    max_references: int = Field(10, ge=0, le=10)
-    caches_references: bool = False
-    reference_area_px: int | None = Field(None, ge=64 * 64, le=2024 * 2024)
-    default_steps: int | None = Field(None, ge=1, le=50)
-    default_guidance: float | None = Field(None, ge=0, le=100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +57,8 @@ def read_folder(folder: Path, kind: str | None = None) -> ModelFiles:
 
     Raises `InvalidCheckpoint` for missing or broken parts, `AmbiguousModel` if its kind cannot be told.
     """
+    from licht.checkpoint.description import read_description
+
     parts = Parts(folder / "transformer", folder / "vae", folder / "text_encoder", folder / "tokenizer")
     for path in (parts.transformer, parts.autoencoder, parts.text_encoder, parts.tokenizer):
         if not path.is_dir():
@@ -91,6 +77,8 @@ def read_file(path: Path, kind: str | None, autoencoder: Path | None, text_encod
 
     Beside it are looked for: `ae.safetensors`, `flux2-vae.safetensors` or `vae/`; `text_encoder/` and `tokenizer/`.
     """
+    from licht.checkpoint.description import read_description
+
     beside = path.parent
     open_weights(path)  # before anything is asked for beside it: it may be no checkpoint at all
     candidates = [beside / "ae.safetensors", beside / "flux2-vae.safetensors", beside / "vae"]
@@ -117,24 +105,8 @@ def read_file(path: Path, kind: str | None, autoencoder: Path | None, text_encod
     return files
 
 
-def read_description(path: Path) -> Description:
-    """Read `licht.json`, or an empty description if there is none. Raises `InvalidCheckpoint` naming a bad field."""
-    if not path.is_file():
-        return Description()
-    try:
-        return Description.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise InvalidCheckpoint(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InvalidCheckpoint(
-            f"{path} is not a description of a model: {place}: {first['msg']}; known are {', '.join(Description.model_fields)}"
-        ) from error
-
-
 def assemble(
-    name: str, parts: Parts, description: Description, index: Mapping[str, Any], kind: str | None
+    name: str, parts: Parts, description: "Description", index: Mapping[str, Any], kind: str | None
 ) -> ModelFiles:
     """Put sources, sizes, kind and defaults together and check that the parts fit one another."""
     transformer, autoencoder, tower = (
@@ -185,7 +157,7 @@ def _check_fit(name: str, sizes: TransformerConfig, token_channels: int, text: T
 def settle_kind(
     name: str,
     sizes: TransformerConfig,
-    description: Description,
+    description: "Description",
     index: Mapping[str, Any],
     metadata: Mapping[str, str],
     asked: str | None,
@@ -226,7 +198,12 @@ def settle_kind(
 
 
 def _variant(
-    name: str, kind: Kind, sizes: TransformerConfig, description: Description, text: TextConfig, vae: AutoencoderConfig
+    name: str,
+    kind: Kind,
+    sizes: TransformerConfig,
+    description: "Description",
+    text: TextConfig,
+    vae: AutoencoderConfig,
 ) -> Variant:
     official = next((v for v in VARIANTS.values() if v.kind is kind and v.transformer == sizes), None)
     distilled = kind in (Kind.KLEIN, Kind.KV)

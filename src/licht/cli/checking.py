@@ -24,7 +24,8 @@ def weights_of(settings: "Settings") -> dict[str, Any]:
 
     Raises `UnknownModel` for weights that are not there, `InvalidSettings` for those that would not be served.
     """
-    from licht.checkpoint.catalog import built_in, find_model
+    from licht.checkpoint.assets import built_in
+    from licht.checkpoint.catalog import find_model
     from licht.cli.working import check_acknowledged, is_non_commercial
 
     worker = settings.worker

@@ -53,7 +53,8 @@ def doctor(
 
 def _installation(device: str, dtype: str) -> dict[str, Any]:
     """Versions, devices, models, and whether the built-in model draws."""
-    from licht.checkpoint.catalog import DEFAULT_MODEL, built_in, models_folder
+    from licht.checkpoint.assets import built_in
+    from licht.checkpoint.catalog import DEFAULT_MODEL, models_folder
     from licht.core.errors import LichtError
 
     folder = models_folder()

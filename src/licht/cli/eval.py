@@ -67,7 +67,7 @@ def _opened(model: str, device: str) -> Iterator["Model"]:
     from tempfile import TemporaryDirectory
 
     from licht import load
-    from licht.checkpoint.catalog import built_in
+    from licht.checkpoint.assets import built_in
     from licht.core.errors import InvalidRequest
     from licht.training.config import Task
     from licht.training.export import Release, export_run

@@ -27,7 +27,7 @@ def export(
     ] = "none",
 ) -> None:
     """Write what RUN has trained to the folder DST: a model whole, an autoencoder as vae/, a judge as one file."""
-    from licht.checkpoint.catalog import built_in
+    from licht.checkpoint.assets import built_in
     from licht.evaluation.judge_training import export_judge
     from licht.training.config import Task
     from licht.training.export import Release, export_run

@@ -85,7 +85,8 @@ def add(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an entry of that name.")] = False,
 ) -> None:
     """Give a model on this disk a name, without copying it. It is opened once, to see that it can be used."""
-    from licht.checkpoint.catalog import built_in, find_model, models_folder
+    from licht.checkpoint.assets import built_in
+    from licht.checkpoint.catalog import find_model, models_folder
     from licht.checkpoint.registry import Registered, register
     from licht.core.errors import InvalidRequest
 
@@ -111,7 +112,7 @@ def remove(name: Annotated[str, typer.Argument(help="A name that `licht models a
 
 
 def _built_in() -> list[dict[str, Any]]:
-    from licht.checkpoint.catalog import built_in
+    from licht.checkpoint.assets import built_in
 
     return [
         _row(name, "Apache-2.0", _bytes_of(folder), "built in", "part of Licht") for name, folder in built_in().items()

@@ -67,7 +67,7 @@ def plan(
         machine = replace(base, memory_bytes=table.parse_memory(memory))
     else:
         from licht.engine import calibrate as rates
-        from licht.engine.engine import choose_device
+        from licht.engine.devices import choose_device
         from licht.engine.memory import free_memory_bytes
 
         place = choose_device(device)

@@ -129,7 +129,7 @@ def _device(name: str, rank: "Rank") -> "torch.device":
 
     import torch
 
-    from licht.engine.engine import choose_device
+    from licht.engine.devices import choose_device
 
     chosen = choose_device(name)
     if rank.count > 1 and chosen.type == "cuda":
@@ -141,7 +141,7 @@ def _device(name: str, rank: "Rank") -> "torch.device":
 def _assemble(
     recipe: "Recipe", run: Path, data: Path, place: "torch.device", preparing: "Callable[[str, int, int], None]"
 ) -> "TrainingTask":
-    from licht.checkpoint.catalog import built_in
+    from licht.checkpoint.assets import built_in
     from licht.evaluation.judge_training import assemble_judge
     from licht.evaluation.sheets import write_sheet
     from licht.training.assemble import assemble
@@ -154,7 +154,7 @@ def _assemble(
 
 def _softener(recipe: "Recipe") -> "Soften | None":
     """What passes pictures through the autoencoder that a judge's recipe names, if it names one."""
-    from licht.checkpoint.catalog import built_in
+    from licht.checkpoint.assets import built_in
     from licht.evaluation.decoded import decoded
     from licht.training.assemble import find_autoencoder
 

@@ -1,7 +1,6 @@
 """The engine: a generator of progress and pictures over one model."""
 
 import gc
-import re
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,11 +13,12 @@ from torch import Tensor
 
 from licht.checkpoint.folder import ModelFiles
 from licht.checkpoint.load import Placement, load_autoencoder, load_tower, load_transformer
-from licht.core.errors import InvalidRequest, NotAvailable, OutOfMemory
+from licht.core.errors import InvalidRequest, OutOfMemory
 from licht.core.request import ImageRequest, ImageResult, Picture, Preview, Progress, Reference
 from licht.core.sizes import floor_to_tokens
 from licht.engine import stages
 from licht.engine.cache import CacheChoice
+from licht.engine.devices import choose_device
 from licht.engine.fit import fitting_plan, held_bytes
 from licht.engine.latents import Latents, decode_latents, encode_picture
 from licht.engine.likelihood import LEVELS, NOISE_SEED, advantage
@@ -46,7 +46,6 @@ T = TypeVar("T")
 _SMALL_PARAMETERS = 200_000_000
 """Below this size float32 costs a processor nothing, and is exact."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_DEVICE = re.compile(r"cpu|mps|cuda(:\d{1,3})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +75,6 @@ class Choice:
         if self.dtype not in _DTYPES:
             raise InvalidRequest(f"dtype {self.dtype!r} is unknown; use auto, float32 or bfloat16", field="dtype")
         return Placement(device, _DTYPES[self.dtype], quant)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" prefers a GPU. Raises `NotAvailable` or `InvalidRequest`."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if not _DEVICE.fullmatch(name):
-        raise InvalidRequest(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:N or mps", field="device")
-    kind, _, index = name.partition(":")
-    present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if int(index or 0) >= present[kind]:
-        raise NotAvailable(f"device {name!r} is not available on this machine; use --device auto", field="device")
-    return torch.device(name)
 
 
 class Engine:
