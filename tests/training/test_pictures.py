@@ -1,5 +1,6 @@
 """Prepared data on disk: what is made anew is filled anew, and what is kept says what it is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from licht.recipes.nano import nano_smoke
+from licht.training.assemble import find_tokenizer
 from licht.training.config import Source, Stream
+from licht.training.files import write_text
 from licht.training.pictures import PictureStore
+from licht.training.state import read_tensors
 from licht.training.store import StreamStore
+from licht.training.tokenizer import save_tokenizer, train_tokenizer
+from licht.training.trained import trained_autoencoder
+from tests.training.runs import CAPTIONS, autoencoder_run
 
 SIZE = (16, 16)
 
@@ -53,3 +61,67 @@ def test_rows_are_prepared_again_where_one_of_their_files_is_gone(tmp_path: Path
     assert calls == [0, 2, 0, 2]
     assert store.rows(torch.arange(4)).x0_BLC.min() == 1
     assert store.rows(torch.arange(4)).ids_BT.min() == 1
+
+
+@pytest.mark.parametrize("torn", ["", "2\n\0", "many"])
+def test_progress_that_was_never_finished_says_nothing(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "pictures.bin"
+    PictureStore(path, 4, SIZE).fill(bright, 2, quiet)
+    path.with_suffix(".done").write_text(torn)
+    told: list[int] = []
+    PictureStore(path, 4, SIZE).fill(bright, 2, lambda done, total: told.append(done))
+    assert told == [2, 4]
+
+
+def killed(*arguments: object) -> None:
+    assert arguments
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["pictures.done", "stream.json"])
+def test_small_files_are_whole_or_as_they_were(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / name, "64")
+    monkeypatch.setattr("os.fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_text(tmp_path / name, "128")
+    assert (tmp_path / name).read_text() == "64"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_tokenizer_that_was_not_finished_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, run = tmp_path / "start", tmp_path / "run"
+    save_tokenizer(train_tokenizer(CAPTIONS, 400), start / "tokenizer")
+    recipe = replace(nano_smoke(), start_from=str(start))
+
+    def half(kept: Path, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "tokenizer.json").write_bytes((kept / "tokenizer.json").read_bytes())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.copytree", half)
+        with pytest.raises(KeyboardInterrupt):
+            find_tokenizer(recipe, run, {})
+    assert not (run / "tokenizer").exists()
+    find_tokenizer(recipe, run, {})
+    names = [{path.name for path in (each / "tokenizer").iterdir()} for each in (start, run)]
+    assert names[0] == names[1]
+    assert [path.name for path in run.iterdir()] == ["tokenizer"]
+
+
+def test_statistics_that_were_not_finished_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    autoencoder_run(tmp_path)
+    kept = tmp_path / "step-00000003" / "statistics.safetensors"
+
+    def half(tensors: dict[str, Tensor], path: Path) -> None:
+        assert tensors
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("licht.training.trained.save_file", half)
+        with pytest.raises(KeyboardInterrupt):
+            trained_autoencoder(tmp_path)
+    assert not kept.exists()
+    trained_autoencoder(tmp_path)
+    assert set(read_tensors(kept)) == {"running_mean", "running_var"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from licht.core.errors import InvalidSettings
+from licht.core.errors import InvalidSettings, OutputFailed
 from licht.model.autoencoder import Autoencoder
 from licht.training.autoencoder import AutoencoderTask
 from licht.training.config import Recipe, Source, Stream, Task
@@ -152,15 +152,29 @@ def find_autoencoder(recipe: Recipe, known: Mapping[str, Path]) -> Autoencoder:
 
 
 def find_tokenizer(recipe: Recipe, run: Path, known: Mapping[str, Path]) -> Tokenizer:
-    """The run's tokenizer: that of the networks it starts from, else trained on captions of the rendered world."""
-    folder = run / "tokenizer"
+    """The run's tokenizer: that of the networks it starts from, else trained on captions of the rendered world.
+
+    Its folder appears when it is complete. Raises `InvalidSettings`, `OutputFailed`.
+    """
+    folder, partial = run / "tokenizer", run / ".tokenizer.part"
     if not (folder / "tokenizer.json").is_file():
-        if recipe.start_from is not None:
-            kept = named_folder(recipe.start_from, known) / "tokenizer"
-            if not (kept / "tokenizer.json").is_file():
-                raise InvalidSettings(f"{kept} has no tokenizer.json; start_from must name a run or a model folder")
-            shutil.copytree(kept, folder)
-        else:
-            texts = mixed_captions(recipe.data.seed, _TOKENIZER_CAPTIONS)
-            save_tokenizer(train_tokenizer(texts, recipe.networks.vocab_size), folder)
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            _make_tokenizer(recipe, partial, known)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        except OSError as error:
+            raise OutputFailed(f"{folder} cannot be written ({error}); free some space") from error
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def _make_tokenizer(recipe: Recipe, folder: Path, known: Mapping[str, Path]) -> None:
+    if recipe.start_from is None:
+        texts = mixed_captions(recipe.data.seed, _TOKENIZER_CAPTIONS)
+        save_tokenizer(train_tokenizer(texts, recipe.networks.vocab_size), folder)
+        return
+    kept = named_folder(recipe.start_from, known) / "tokenizer"
+    if not (kept / "tokenizer.json").is_file():
+        raise InvalidSettings(f"{kept} has no tokenizer.json; start_from must name a run or a model folder")
+    shutil.copytree(kept, folder)

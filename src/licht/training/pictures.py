@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from licht.core.errors import OutputFailed
+from licht.training.files import write_text
 
 Render = Callable[[int, int], Tensor]
 """(first index, count) -> uint8 pictures (count, H, W, 3); the same index always gives the same picture."""
@@ -57,13 +58,27 @@ def map_rows(
 def fill_missing(
     progress: Path, total: int, chunk: int, prepare: Callable[[slice], None], on_progress: Callable[[int, int], None]
 ) -> None:
-    """Let `prepare` write rows, a chunk at a time; the file `progress` says where to go on after an interruption."""
-    done = int(progress.read_text()) if progress.is_file() else 0
-    for first in range(done, total, chunk):
+    """Let `prepare` write rows, a chunk at a time; the file `progress` says where to go on after an interruption.
+
+    Raises `OutputFailed` where progress cannot be written.
+    """
+    for first in range(_rows_done(progress), total, chunk):
         last = min(first + chunk, total)
         prepare(slice(first, last))
-        progress.write_text(str(last))
+        try:
+            write_text(progress, str(last))
+        except OSError as error:
+            raise OutputFailed(f"{progress} cannot be written ({error}); free some space") from error
         on_progress(last, total)
+
+
+def _rows_done(progress: Path) -> int:
+    """Rows that are certainly there. A file with anything but their number was never finished, and says nothing."""
+    try:
+        text = progress.read_text("ascii")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return 0
+    return int(text) if text.isdecimal() else 0
 
 
 class PictureStore:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from licht.core.errors import InvalidSettings, OutputFailed
 from licht.training.config import Stream
+from licht.training.files import write_text
 from licht.training.pictures import fill_missing, map_rows
 
 
@@ -45,7 +46,7 @@ class StreamStore:
             known = self.folder / "stream.json"
             if known.is_file() and _settled(json.loads(known.read_text("utf-8"))) != _settled(description):
                 raise InvalidSettings(f"{self.folder} was prepared for another stream; delete it or use another folder")
-            known.write_text(json.dumps(description), "utf-8")
+            write_text(known, json.dumps(description))
             self._latents = map_rows(self._at("latents"), (stream.rows, tokens, channels), np.float16, self._progress)
             shown = (stream.rows, max(reference_tokens, 1), channels)
             self._references = map_rows(self._at("references"), shown, np.float16, self._progress)

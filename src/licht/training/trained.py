@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from licht.checkpoint.folder import read_folder
 from licht.checkpoint.load import Placement, load_autoencoder, load_tower, load_transformer
 from licht.checkpoint.reader import open_source, read_json
 from licht.checkpoint.save import official_tensors
-from licht.core.errors import InvalidSettings
+from licht.core.errors import InvalidSettings, OutputFailed
 from licht.model.autoencoder import Autoencoder
 from licht.training.autoencoder import measure_statistics
 from licht.training.build import autoencoder_config
@@ -126,8 +127,19 @@ def trained_autoencoder(run: Path) -> Autoencoder:
             statistics[name].copy_(value)
     else:
         measure_statistics(autoencoder, _pictures(recipe))
-        save_file({name: statistics[name] for name in ("running_mean", "running_var")}, kept)
+        _keep({name: statistics[name] for name in ("running_mean", "running_var")}, kept)
     return autoencoder
+
+
+def _keep(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a file that appears under its name only when it is complete. Raises `OutputFailed`."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file(tensors, temporary)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
 
 
 def _pictures(recipe: Recipe) -> Iterator[Tensor]:
