@@ -11,13 +11,14 @@ from torch import Tensor
 from licht.checkpoint.assets import built_in
 from licht.cli.main import run as command
 from licht.core.errors import InvalidRequest
-from licht.evaluation import suite_edits, suite_pictures, suite_words
+from licht.evaluation import scoring, suite_edits, suite_pictures, suite_words
 from licht.evaluation.run import SUITES, run_suite
 from licht.evaluation.seen import truth
 from licht.evaluation.suites import BOLD, SEED, Bench, Notebook, Report, Shown
 from licht.training.trained import open_autoencoder
+from licht.world.captions import Caption
 from licht.world.edits import EDIT_KINDS, Edit, sample_edit
-from licht.world.sample import KINDS, sample_scene
+from licht.world.sample import KINDS, Kind, sample_scene
 from licht.world.scene import Light, Scene
 from tests.evaluation.oracle import Oracle, Renderer
 from tests.training.runs import autoencoder_run, flow_run
@@ -230,6 +231,28 @@ def test_held_out_prompts_are_held_out() -> None:
     assert BOLD == 500
     assert all(shows_held_out(p.scene.subjects[0]) for p in suite_pictures.prompts("one", 5, pairs="unseen"))
     assert not any(shows_held_out(p.scene.subjects[0]) for p in suite_pictures.prompts("one", 5))
+
+
+@pytest.mark.parametrize(("kind", "count"), [("one", 120), ("two", 60), ("relation", 60), ("hex", 40)])
+def test_every_prompt_says_of_what_kind_and_colour_each_subject_is(kind: Kind, count: int) -> None:
+    asked = suite_pictures.prompts(kind, count)
+    for prompt in asked:
+        for index in range(len(prompt.scene.subjects)):
+            assert {"kind", "color"} <= set(scoring.told_attributes(index, prompt.told.stated)), prompt.told.text
+    assert asked == suite_pictures.prompts(kind, count)
+    assert len({prompt.told.style for prompt in asked}) > 2
+
+
+def test_negations_may_leave_open_what_is_there() -> None:
+    asked = suite_pictures.prompts("negation", 20, "negation")
+    assert {prompt.told.style for prompt in asked} == {"negation"}
+    assert any(not scoring.told_attributes(0, prompt.told.stated) for prompt in asked)
+
+
+def test_a_scene_that_no_caption_tells_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite_pictures, "caption", lambda *told, **how: Caption("an object", "short", frozenset()))
+    with pytest.raises(AssertionError, match="tells every kind and colour"):
+        suite_pictures.prompts("one", 1)
 
 
 def test_an_unknown_suite_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
