@@ -1,6 +1,6 @@
 """Whether a picture shows what was asked for: a scene, a caption's commitments, and what a judge has seen."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -75,26 +75,26 @@ def _cost(right: SeenObject, seen: SeenObject) -> float:
     return float(sum(_COSTS.get(name, 1.0) for name in wrong) + (dx * dx + dy * dy) ** 0.5)
 
 
-def _each_right(seen: Seen, scene: Scene, names_of: Callable[[int], Sequence[str]]) -> bool:
-    """Whether there are as many objects as asked, subject `i` right in `names_of(i)`."""
+def _each_right(seen: Seen, scene: Scene, names: Sequence[Sequence[str]]) -> bool:
+    """Whether there are as many objects as asked, subject `i` right in `names[i]`."""
     right = truth(scene)
     if len(seen.objects) != len(right.objects):
         return False
-    pairs = zip(assign(seen, right), right.objects, strict=True)
     return all(
-        one is not None and not wrong_attributes(one, asked.attributes, names_of(index))
-        for index, (one, asked) in enumerate(pairs)
+        one is not None and not wrong_attributes(one, asked.attributes, some)
+        for one, asked, some in zip(assign(seen, right), right.objects, names, strict=True)
     )
 
 
 def objects_right(seen: Seen, scene: Scene, stated: Collection[str]) -> bool:
     """Whether there are as many objects as asked, each with every attribute that was stated of it."""
-    return _each_right(seen, scene, lambda index: told_attributes(index, stated))
+    return _each_right(seen, scene, [told_attributes(index, stated) for index in range(len(scene.subjects))])
 
 
 def named_right(seen: Seen, scene: Scene, stated: Collection[str]) -> bool:
     """Whether there are as many objects as asked, each of the kind and colour that were stated of it."""
-    return _each_right(seen, scene, lambda index: [name for name in told_attributes(index, stated) if name in NAMED])
+    told = [told_attributes(index, stated) for index in range(len(scene.subjects))]
+    return _each_right(seen, scene, [[name for name in names if name in NAMED] for names in told])
 
 
 def attributes_right(seen: Seen, scene: Scene, stated: Collection[str]) -> list[bool]:
@@ -144,7 +144,7 @@ def _stands_on(upper: SeenObject, lower: SeenObject) -> bool:
 
 def layout_right(seen: Seen, scene: Scene, stated: Collection[str]) -> bool:
     """Whether just the objects of the scene are there, each on its side of the picture, the pool of light on its own."""
-    if not _each_right(seen, scene, lambda index: NAMED):
+    if not _each_right(seen, scene, [NAMED] * len(scene.subjects)):
         return False
     asked = sides(scene)
     for index, one in enumerate(assign(seen, truth(scene))):
@@ -188,7 +188,7 @@ def sources_right(seen: Seen, target: Scene, sources: Sequence[int | None]) -> b
 
     Those that are only described have their kind and colour.
     """
-    return _each_right(seen, target, lambda index: NAMED if sources[index] is None else SHOWN)
+    return _each_right(seen, target, [NAMED if source is None else SHOWN for source in sources])
 
 
 def follows(seen: Seen, target: Scene, reach: float = 0.08) -> bool:
