@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from licht.evaluation.reading import Reader
     from licht.evaluation.suites import Report
     from licht.generate import Model
 
@@ -33,18 +36,18 @@ def evaluate(
     from licht.core.errors import InvalidRequest
     from licht.evaluation.drawing import Drawer, Settings
     from licht.evaluation.judge import Judge
-    from licht.evaluation.reading import open_reader
     from licht.evaluation.run import SUITES, run_suite
     from licht.evaluation.suites import Bench, Notebook
 
     if suite not in SUITES:
         raise InvalidRequest(f"suite {suite!r} is unknown; use one of {', '.join(SUITES)}", field="suite")
     console = Console(stderr=True)
+    reader = _reader(suite, console)
     with console.status("starting") as status, _opened(model, device) as opened:
         bench = Bench(
             drawer=Drawer(opened, Settings(steps, guidance)),
             judge=None if suite == "vae" else Judge.load(judge),
-            reader=open_reader() if suite in {"text", "edit"} else None,
+            reader=reader,
             autoencoder=opened.engine.autoencoder if suite in {"vae", "judge"} else None,
             at_steps=lambda count: Drawer(opened, Settings(count, guidance)),
             n=n,
@@ -59,6 +62,23 @@ def evaluate(
         typer.echo(json.dumps(report.as_json()))
     else:
         _print_table(report)
+
+
+def _reader(suite: str, console: "Console") -> "Reader | None":
+    """What reads words where a suite needs it. Edits can be judged without, and it is said that they are."""
+    from licht.core.errors import NotAvailable
+    from licht.evaluation.reading import open_reader
+
+    if suite not in {"text", "edit"}:
+        return None
+    try:
+        return open_reader()
+    except NotAvailable as error:
+        if suite == "text":
+            raise
+        said = f"edits of words are judged by whether they came nearer to the right picture: {error}"
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
+        return None
 
 
 @contextmanager
