@@ -61,7 +61,7 @@ def test_latents_are_about_white(rows: RenderedRows) -> None:
 
 def test_a_folder_of_another_stream_is_refused(rows: RenderedRows, tmp_path: Path) -> None:
     StreamStore(tmp_path, STREAMS[0], 128, 96)
-    with pytest.raises(InvalidSettings, match="prepared for another stream"):
+    with pytest.raises(InvalidSettings, match=r"something else \(channels: 64 here, 128 there"):
         StreamStore(tmp_path, STREAMS[0], 64, 96)
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from licht.evaluation.judge_training import Soften
+    from licht.model.autoencoder import Autoencoder
     from licht.training.config import Recipe
     from licht.training.loop import Rank, TrainingTask
 
@@ -144,21 +145,29 @@ def _assemble(
     from licht.checkpoint.assets import built_in
     from licht.evaluation.judge_training import assemble_judge
     from licht.evaluation.sheets import write_sheet
-    from licht.training.assemble import assemble
+    from licht.training.assemble import assemble, find_autoencoder
     from licht.training.config import Task
 
     if recipe.task is Task.JUDGE:
-        return assemble_judge(recipe, data, place, preparing, _softener(recipe))
+        autoencoder = None if recipe.autoencoder_from is None else find_autoencoder(recipe, built_in())
+        _describe_for_judge(recipe, data, autoencoder)
+        return assemble_judge(recipe, data, place, preparing, _softener(autoencoder))
     return assemble(recipe, run, data, place, built_in(), write_sheet, preparing)
 
 
-def _softener(recipe: "Recipe") -> "Soften | None":
-    """What passes pictures through the autoencoder that a judge's recipe names, if it names one."""
-    from licht.checkpoint.assets import built_in
-    from licht.evaluation.decoded import decoded
-    from licht.training.assemble import find_autoencoder
+def _describe_for_judge(recipe: "Recipe", data: Path, autoencoder: "Autoencoder | None") -> None:
+    """Refuse pictures that were prepared for another task or softened otherwise. Raises `InvalidSettings`."""
+    from licht.training.files import weights_digest
+    from licht.training.pictures import PictureStore
 
-    if recipe.autoencoder_from is None:
-        return None
-    autoencoder = find_autoencoder(recipe, built_in())
-    return lambda pictures: decoded(autoencoder, pictures)
+    softened = "none" if autoencoder is None else f"a third, by {weights_digest(autoencoder)}"
+    shown = {"shows": "scenes of the judge", "seed": recipe.data.seed, "softened": softened}
+    # opening them compares, or describes what is new; the judge opens them again
+    PictureStore(data / "pictures.bin", recipe.data.pictures, (128, 128), shown)
+
+
+def _softener(autoencoder: "Autoencoder | None") -> "Soften | None":
+    """What passes pictures through the autoencoder that a judge's recipe names, if it names one."""
+    from licht.evaluation.decoded import decoded
+
+    return None if autoencoder is None else lambda pictures: decoded(autoencoder, pictures)

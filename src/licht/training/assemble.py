@@ -12,6 +12,7 @@ from licht.model.autoencoder import Autoencoder
 from licht.training.autoencoder import AutoencoderTask
 from licht.training.config import Recipe, Source, Stream, Task
 from licht.training.distil import DistilTask
+from licht.training.files import weights_digest
 from licht.training.flow import FlowTask
 from licht.training.folder import FolderRows, settle_folder_streams
 from licht.training.grounded import GroundedTask
@@ -60,7 +61,8 @@ def assemble(
     """
     _check_grounding(recipe)
     if recipe.task is Task.AUTOENCODER:
-        store = PictureStore(data / "pictures.bin", recipe.data.pictures, (128, 128))
+        shown = {"shows": "every sort of picture", "seed": recipe.data.seed}
+        store = PictureStore(data / "pictures.bin", recipe.data.pictures, (128, 128), shown)
         store.fill(mixed_pictures(recipe.data.seed), _CHUNK, lambda done, total: on_progress("pictures", done, total))
         return AutoencoderTask(recipe, store, device, write_sheet, _labels(recipe, data, on_progress))
     autoencoder = find_autoencoder(recipe, known).to(device)
@@ -70,9 +72,12 @@ def assemble(
         recipe.data.streams, recipe.data.broken, lambda line: on_progress(line, 0, 0)
     )
     own = FolderRows(rendered.latents, encoder, given)
+    source = {"tokenizer": encoder.digest, "autoencoder": weights_digest(autoencoder)}
     stores = []
     for stream in streams:
-        store_of = StreamStore(data, stream, 4 * recipe.networks.z_channels, recipe.networks.text_length)
+        seed = None if stream.source is Source.FOLDER else recipe.data.seed
+        channels, length = 4 * recipe.networks.z_channels, recipe.networks.text_length
+        store_of = StreamStore(data, stream, channels, length, {**source, "seed": seed})
         store_of.fill(own if stream.source is Source.FOLDER else rendered, _CHUNK, on_progress)
         stores.append(store_of)
     if recipe.task is Task.FLOW:
@@ -122,7 +127,8 @@ def _truths(
 def _labels(recipe: Recipe, data: Path, on_progress: Progress) -> PictureStore | None:
     if not recipe.autoencoder.semantic:
         return None
-    store = PictureStore(data / "labels.bin", recipe.data.pictures, (128 // POSITION_PX, 128 // POSITION_PX))
+    shown = {"shows": "labels of every sort of picture", "seed": recipe.data.seed}
+    store = PictureStore(data / "labels.bin", recipe.data.pictures, (128 // POSITION_PX, 128 // POSITION_PX), shown)
     store.fill(mixed_labels(recipe.data.seed), _CHUNK, lambda done, total: on_progress("labels", done, total))
     return store
 

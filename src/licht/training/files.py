@@ -1,7 +1,19 @@
-"""Small files of runs and prepared data: written whole or not at all."""
+"""Small files of runs and prepared data: written whole or not at all, and what prepared data say of themselves."""
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+
+from torch import nn
+
+from licht.core.errors import InvalidSettings
+from licht.training.config import difference
+
+Description = Mapping[str, object]
+"""What prepared data are, as JSON: data prepared with another description are other data."""
+_DIGITS = 16
 
 
 def write_text(path: Path, text: str) -> None:
@@ -15,3 +27,46 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_other_data(path: Path, wanted: Description) -> None:
+    """Raises `InvalidSettings` with the differences if the description at `path` is not what is `wanted`.
+
+    What one of them does not mention, or gives as null, says nothing: prepared data are older than some fields.
+    """
+    if not path.is_file():
+        return
+    try:
+        known = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InvalidSettings(f"{path} cannot be read ({error}); delete it, or the whole folder") from error
+    shared = {name for name in wanted if wanted[name] is not None and known.get(name) is not None}
+    ours, theirs = (json.dumps({name: each[name] for name in shared}) for each in (wanted, known))
+    differing = difference(ours, theirs)
+    if differing:
+        raise InvalidSettings(
+            f"{path.parent} was prepared for something else ({'; '.join(differing)}); delete it or use another folder"
+        )
+
+
+def describe_new(path: Path, wanted: Description, progress: Path) -> None:
+    """Say at `path` what is going to be prepared, if nothing is yet. Raises `OSError`.
+
+    What was prepared before and does not say what it is stays as it is: nobody knows more about it now.
+    """
+    if not progress.is_file():
+        write_text(path, json.dumps(wanted))
+
+
+def weights_digest(module: nn.Module) -> str:
+    """The same for the same weights, whatever file they came from."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        found.update(f"{name} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().float().cpu().numpy().tobytes())
+    return found.hexdigest()[:_DIGITS]
+
+
+def text_digest(text: str) -> str:
+    """The same for the same text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]

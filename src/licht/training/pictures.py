@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from licht.core.errors import OutputFailed
-from licht.training.files import write_text
+from licht.training.files import Description, describe_new, refuse_other_data, write_text
 
 Render = Callable[[int, int], Tensor]
 """(first index, count) -> uint8 pictures (count, H, W, 3); the same index always gives the same picture."""
@@ -84,16 +84,21 @@ def _rows_done(progress: Path) -> int:
 class PictureStore:
     """`count` RGB pictures of one size in one mapped file."""
 
-    def __init__(self, path: Path, count: int, size: tuple[int, int]) -> None:
+    def __init__(self, path: Path, count: int, size: tuple[int, int], shown: Description | None = None) -> None:
         """Open the file, or create it empty: also where it was made for another count or size.
 
-        `size` is (width, height) in pixels. Raises `OutputFailed`.
+        `size` is (width, height) in pixels. What is `shown` is described beside the file; without it nothing is
+        compared. Raises `InvalidSettings` if the file was prepared for something else, `OutputFailed`.
         """
         self.path, self.count, self.size = path, count, size
         self._progress = path.with_suffix(".done")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if shown is not None:
+                refuse_other_data(path.with_suffix(".json"), {**shown, "count": count, "size_px": size})
             self._pixels = map_rows(path, (count, size[1], size[0], 3), np.uint8, self._progress)
+            if shown is not None:
+                describe_new(path.with_suffix(".json"), {**shown, "count": count, "size_px": size}, self._progress)
         except OSError as error:
             raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
 

@@ -1,19 +1,17 @@
 """Latents, references and captions, prepared once and mapped: one stream per size of picture and of references."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from licht.core.errors import InvalidSettings, OutputFailed
+from licht.core.errors import OutputFailed
 from licht.training.config import Stream
-from licht.training.files import write_text
+from licht.training.files import Description, describe_new, refuse_other_data
 from licht.training.pictures import fill_missing, map_rows
 
 
@@ -33,25 +31,29 @@ Prepare = Callable[[Stream, int, int], tuple[np.ndarray, np.ndarray, np.ndarray]
 class StreamStore:
     """One stream on disk: three mapped arrays that are filled once."""
 
-    def __init__(self, folder: Path, stream: Stream, channels: int, text_length: int) -> None:
-        """Open the arrays, or create them. Raises `InvalidSettings` if the folder holds another stream."""
+    def __init__(
+        self, folder: Path, stream: Stream, channels: int, text_length: int, source: Description | None = None
+    ) -> None:
+        """Open the arrays, or create them; `source` describes what else the rows depend on.
+
+        Raises `InvalidSettings` if the folder holds another stream, `OutputFailed`.
+        """
         self.stream, self.folder = stream, folder / stream.name
         self._progress = self.folder / "done"
-        description = json.loads(json.dumps({**asdict(stream), "channels": channels, "text_length": text_length}))
-        description.pop("weight")
+        description = {**asdict(stream), "channels": channels, "text_length": text_length, **(source or {})}
+        del description["weight"]
         tokens = stream.grid[0] * stream.grid[1]
         reference_tokens = stream.references * stream.reference_grid[0] * stream.reference_grid[1]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             known = self.folder / "stream.json"
-            if known.is_file() and _settled(json.loads(known.read_text("utf-8"))) != _settled(description):
-                raise InvalidSettings(f"{self.folder} was prepared for another stream; delete it or use another folder")
-            write_text(known, json.dumps(description))
+            refuse_other_data(known, description)
             self._latents = map_rows(self._at("latents"), (stream.rows, tokens, channels), np.float16, self._progress)
             shown = (stream.rows, max(reference_tokens, 1), channels)
             self._references = map_rows(self._at("references"), shown, np.float16, self._progress)
             said = (stream.rows, stream.captions, text_length)
             self._ids = map_rows(self._at("ids"), said, np.uint16, self._progress)
+            describe_new(known, description, self._progress)
         except OSError as error:
             raise OutputFailed(f"{self.folder} cannot be written ({error}); free some space") from error
 
@@ -81,8 +83,3 @@ class StreamStore:
 
     def _at(self, name: str) -> Path:
         return self.folder / f"{name}.bin"
-
-
-def _settled(description: dict[str, Any]) -> dict[str, Any]:
-    """Without what says nothing: streams that were prepared before a field existed have it as usual."""
-    return {name: value for name, value in description.items() if value is not None}

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from licht.training.files import text_digest
+
 END, START = "<|endoftext|>", "<|im_start|>"
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -77,6 +79,11 @@ class CaptionEncoder:
             cut += len(encoding.ids) > self.length
             row[: len(ids)] = ids
         return rows, cut
+
+    @property
+    def digest(self) -> str:
+        """The same for the same tokenizer, wherever its file lies."""
+        return text_digest(self._tokenizer.to_str())
 
     def attended(self, ids: torch.Tensor) -> torch.Tensor:
         """True at real tokens: padding only ever follows them."""
