@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from licht.training.ema import EMA
 from licht.training.shard import spread_like, whole
 
 _STEP = re.compile(r"step-(\d{8})")
+_FILES = ("state.safetensors", "recipe.json", "progress.json")
 KEPT = 2
 
 
@@ -49,14 +51,47 @@ def save_state(
         save_file(tensors, partial / "state.safetensors")
         (partial / "recipe.json").write_text(recipe.as_json(), "utf-8")
         (partial / "progress.json").write_text(json.dumps({"step": step, "seconds": round(seconds, 1)}), "utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        _put_in_place(partial, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise OutputFailed(f"the checkpoint {final} cannot be written ({error}); the last one is kept") from error
     for old in checkpoints(run)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        with suppress(OSError):
+            old.rename(_aside(old))
+    for left in (*run.glob(".step-*.old"), *run.glob(".step-*.part")):
+        shutil.rmtree(left, ignore_errors=True)
     return final
+
+
+def _put_in_place(partial: Path, final: Path) -> None:
+    """Rename a complete checkpoint to its name; one that has it already goes aside, and comes back if this fails."""
+    aside = _aside(final)
+    shutil.rmtree(aside, ignore_errors=True)
+    if final.exists():
+        final.rename(aside)
+    try:
+        partial.rename(final)
+    except OSError:
+        bring_back(final.parent)
+        raise
+
+
+def _aside(checkpoint: Path) -> Path:
+    """A name that is no checkpoint's: whatever is removed is first renamed to it, so that no half counts as one."""
+    return checkpoint.with_name(f".{checkpoint.name}.old")
+
+
+def bring_back(run: Path) -> None:
+    """Undo what a kill may have left between two renames: the newest checkpoint gone aside, and none in its place."""
+    found, kept = sorted(run.glob(".step-*.old")), checkpoints(run)
+    if not found:
+        return
+    final = run / found[-1].name.removeprefix(".").removesuffix(".old")
+    whole = all((found[-1] / name).is_file() for name in _FILES)
+    if whole and (not kept or final.name > kept[-1].name):
+        # of several processes the first does it
+        with suppress(FileNotFoundError):
+            found[-1].rename(final)
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -69,6 +104,7 @@ def load_state(run: Path, module: nn.Module, ema: EMA, optimizers: list[torch.op
 
     Raises `InvalidSettings` with the differences if the checkpoint belongs to another recipe.
     """
+    bring_back(run)
     found = checkpoints(run)
     if not found:
         return 0

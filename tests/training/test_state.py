@@ -1,0 +1,78 @@
+"""Checkpoints and logs of runs that are killed in the worst moments."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from licht.training.ema import EMA
+from licht.training.state import checkpoints, load_state, read_tensors, save_state
+from tests.training.toy import ToyModule, toy_recipe
+
+
+def save(run: Path, step: int, value: float = 0.0) -> None:
+    module = ToyModule()
+    nn.init.constant_(module.outer.bias, value)
+    save_state(run, step, module, EMA(module, 0.9), [], toy_recipe())
+
+
+def load(run: Path) -> tuple[int, float]:
+    module = ToyModule()
+    step = load_state(run, module, EMA(module, 0.9), [], toy_recipe())
+    return step, float(module.outer.bias.detach())
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_checkpoint_written_again_is_there_whenever_that_is_killed(
+    tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the old one goes aside, between the two renames, and while the old one is being removed."""
+    save(tmp_path, 5, 1.0)
+    calls: list[Path] = []
+    rename, rmtree = Path.rename, shutil.rmtree
+
+    def killed_rename(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    def killed_rmtree(path: Path, ignore_errors: bool = False) -> None:
+        if (path / "state.safetensors").is_file():
+            (path / "state.safetensors").unlink()
+            raise KeyboardInterrupt
+        rmtree(path, ignore_errors=ignore_errors)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed_rename)
+        patched.setattr("shutil.rmtree", killed_rmtree)
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path, 5, 2.0)
+    assert load(tmp_path) == (5, 2.0 if at == 3 else 1.0)
+    save(tmp_path, 6, 3.0)
+    assert load(tmp_path) == (6, 3.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000005", "step-00000006"]
+
+
+def test_an_old_checkpoint_that_is_being_removed_is_none_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        save(tmp_path, step)
+
+    def killed(path: Path, ignore_errors: bool = False) -> None:
+        if (path / "state.safetensors").is_file():
+            (path / "state.safetensors").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path, 3)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000003"]
+    assert all(
+        torch.isfinite(tensor).all() for tensor in read_tensors(tmp_path / "step-00000002/state.safetensors").values()
+    )
+    assert load(tmp_path)[0] == 3
