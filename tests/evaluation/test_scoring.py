@@ -8,7 +8,7 @@ from licht.evaluation import scoring, segmentation
 from licht.evaluation.ceiling import matched, recognised
 from licht.evaluation.colors import ciede2000, ciede2000_of
 from licht.evaluation.intervals import gap, mean, share, share_of_ceiling
-from licht.evaluation.reading import reads
+from licht.evaluation.reading import Piece, lines_of, reads
 from licht.evaluation.seen import Seen, SeenObject, truth
 from licht.world.captions import caption
 from licht.world.render import render
@@ -262,9 +262,26 @@ def test_the_largest_region_is_connected() -> None:
 def test_words_must_be_exact() -> None:
     assert reads(["SUN"], ["SUN"])
     assert reads(["SUN", "SET"], ["SUN", "SET"])
+    assert not reads(["SUNS", "ET"], ["SUN", "SET"])
+    assert not reads(["SUNSET"], ["SUN", "SET"])
+    assert not reads(["SUN", "SET"], ["SUNSET"])
     assert not reads(["SUNN"], ["SUN"])
     assert not reads([], ["SUN"])
     assert not reads(["SUN", "X"], ["SUN"])
+
+
+def piece(text: str, left: float, top: float, height: float = 40) -> Piece:
+    right, bottom = left + 60, top + height
+    return Piece.of([[left, top], [right, top], [right, bottom], [left, bottom]], text)
+
+
+def test_pieces_beside_one_another_are_a_line_and_those_below_are_not() -> None:
+    assert lines_of([piece("set", 80, 14), piece("Sun", 10, 10)]) == ["SUNSET"]
+    assert lines_of([piece("set", 10, 60), piece("Sun.", 12, 10)]) == ["SUN", "SET"]
+    assert lines_of([piece("FOX", 10, 62), piece("OR", 80, 18, 24), piece("HARB", 10, 10)]) == ["HARBOR", "FOX"]
+    assert lines_of([piece("SET", 10, 40), piece("SUN", 10, 8)]) == ["SUN", "SET"]  # they overlap a little
+    assert lines_of([piece("-", 10, 80), piece("SUN", 10, 8)]) == ["SUN"]
+    assert lines_of([]) == []
 
 
 def test_floors_and_lights_are_categories() -> None:
