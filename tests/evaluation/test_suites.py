@@ -12,9 +12,11 @@ from licht.checkpoint.assets import built_in
 from licht.cli.main import run as command
 from licht.core.errors import InvalidRequest
 from licht.evaluation import scoring, suite_edits, suite_pictures, suite_words
+from licht.evaluation.intervals import mean, share
 from licht.evaluation.run import SUITES, run_suite
 from licht.evaluation.seen import truth
 from licht.evaluation.suites import BOLD, SEED, Bench, Notebook, Report, Shown
+from licht.training.card import Figures, measured_lines
 from licht.training.trained import open_autoencoder
 from licht.world.captions import Caption
 from licht.world.edits import EDIT_KINDS, Edit, sample_edit
@@ -65,7 +67,7 @@ def test_a_model_that_draws_something_else_fails_every_row() -> None:
     for name in ("one_object", "two_objects", "relation", "layout", "negation", "unseen_pairs", "hex_found"):
         assert report.rows[name].value == 0.0, name
     assert math.isnan(report.rows["hex_ciede2000"].value)
-    assert report.as_json()["rows"]["hex_ciede2000"] == {"value": None, "low": None, "high": None}
+    assert report.as_json()["rows"]["hex_ciede2000"] == {"value": None, "low": None, "high": None, "n": 0}
 
 
 def edit_scenes() -> dict[str, Scene]:
@@ -89,6 +91,8 @@ def test_perfect_edits_are_done_and_leave_the_rest() -> None:
     assert report.rows["edit_nearer_after"].value == 1.0
     for kind in EDIT_KINDS:
         assert report.rows[f"edit_{kind}"].value == 1.0
+        assert report.rows[f"edit_{kind}"].n == 1
+    assert report.rows["edit_done"].n == report.n == len(EDIT_KINDS)
 
 
 def test_pictures_left_as_they_were_are_no_edits() -> None:
@@ -255,6 +259,31 @@ def test_a_scene_that_no_caption_tells_is_an_error(monkeypatch: pytest.MonkeyPat
         suite_pictures.prompts("one", 1)
 
 
+def test_a_card_tells_over_how_many_each_row_is() -> None:
+    rows = {"one_object": share([True] * 500), "relation": share([True] * 200), "hex_ciede2000": mean([])}
+    told = Report("t2i", "nano", 500, rows, ()).as_json()
+    assert Figures.read(told) == Figures(
+        "t2i",
+        500,
+        {
+            "one_object": (1.0, told["rows"]["one_object"]["low"], 1.0),
+            "relation": (1.0, told["rows"]["relation"]["low"], 1.0),
+        },
+        {"one_object": 500, "relation": 200},
+    )
+    del told["rows"]["relation"]["n"]  # as files were before rows had one
+    card = measured_lines((Figures.read(told),))
+    assert [line.rpartition("|")[0].rpartition("|")[2].strip() for line in card if "| t2i |" in line] == ["500", "500"]
+    card = measured_lines((Figures("t2i", 500, {"relation": (1.0, 0.9, 1.0)}, {"relation": 200}),))
+    assert "| t2i | relation | 1 | 0.9 to 1 | 200 |" in card
+
+
+def test_the_table_has_a_count_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["eval", "vae", "--n", "2"]) == 0
+    said = [line.split() for line in capsys.readouterr().out.splitlines() if "vae_psnr" in line]
+    assert "2" in said[0]
+
+
 def test_an_unknown_suite_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(SUITES) == {"t2i", "edit", "multiref", "text", "steps", "vae", "judge"}
     with pytest.raises(InvalidRequest, match="suite 'looks' is unknown"):
@@ -268,7 +297,8 @@ def test_eval_prints_json_and_writes_a_sheet(tmp_path: Path, capsys: pytest.Capt
     assert command(["eval", "vae", "--n", "3", "--json", "--sheet", str(sheet)]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["suite"], said["model"], said["n"]) == ("vae", "nano", 3)
-    assert set(said["rows"]["vae_psnr"]) == {"value", "low", "high"}
+    assert set(said["rows"]["vae_psnr"]) == {"value", "low", "high", "n"}
+    assert said["rows"]["vae_psnr"]["n"] == 3
     assert sheet.stat().st_size > 1000
 
 

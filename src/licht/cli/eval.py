@@ -127,9 +127,9 @@ def _print_table(report: "Report") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{report.suite}: {report.model}, {report.n} pictures for the main rows")
-    for name in ("row", "value", "95 % interval"):
+    table = Table(title=f"{report.suite}: {report.model}")
+    for name in ("row", "value", "95 % interval", "n"):
         table.add_column(name, justify="left" if name == "row" else "right")
     for name, row in report.rows.items():
-        table.add_row(name, f"{row.value:.3f}", f"{row.low:.3f} to {row.high:.3f}")
+        table.add_row(name, f"{row.value:.3f}", f"{row.low:.3f} to {row.high:.3f}", str(row.n))
     Console().print(table)

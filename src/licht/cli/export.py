@@ -49,14 +49,7 @@ def _figures(path: Path) -> "Figures":
     from licht.training.card import Figures
 
     try:
-        data = json.loads(path.read_text("utf-8"))
-        # a figure that could not be measured has no numbers
-        rows = {
-            name: (row["value"], row["low"], row["high"])
-            for name, row in data["rows"].items()
-            if row["value"] is not None
-        }
-        return Figures(data["suite"], data["n"], rows)
+        return Figures.read(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidSettings(
             f"{path} is not what `licht eval --json` prints ({error!r}); write it again", field="figures"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -13,50 +13,54 @@ _RESAMPLES: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A figure and its 95 % interval."""
+    """A figure, its 95 % interval, and how many pictures (or objects, where those are counted) it is over."""
 
     value: float
     low: float
     high: float
+    n: int
+
+
+_NONE: Final = Row(math.nan, math.nan, math.nan, 0)
 
 
 def share(hits: Sequence[bool]) -> Row:
     """Share of successes with Wilson's score interval (1927). Not a number for no trials."""
     n = len(hits)
     if not n:
-        return Row(math.nan, math.nan, math.nan)
+        return _NONE
     p, spread = sum(hits) / n, _Z * _Z / n
     middle = (p + spread / 2) / (1 + spread)
     half = _Z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
-    return Row(p, max(0.0, middle - half) if p else 0.0, min(1.0, middle + half) if p < 1 else 1.0)
+    return Row(p, max(0.0, middle - half) if p else 0.0, min(1.0, middle + half) if p < 1 else 1.0, n)
 
 
 def mean(values: Sequence[float]) -> Row:
     """Mean with a bootstrap interval: percentiles of resampled means, from a fixed seed."""
     if not values:
-        return Row(math.nan, math.nan, math.nan)
+        return _NONE
     data = np.asarray(values, np.float64)
     means = data[_resampled(len(data), 0)].mean(1)
-    return Row(float(data.mean()), *_percentiles(means))
+    return Row(float(data.mean()), *_percentiles(means), len(data))
 
 
 def share_of_ceiling(hits: Sequence[bool], ceiling: Sequence[bool]) -> Row:
     """Successes of a model over successes on true pictures of the same prompts, resampled together."""
     ours, true = np.asarray(hits, np.float64), np.asarray(ceiling, np.float64)
     if not true.sum():
-        return Row(math.nan, math.nan, math.nan)
+        return replace(_NONE, n=len(true))
     at = _resampled(len(ours), 0)
     ratios = ours[at].sum(1) / np.maximum(true[at].sum(1), 1.0)
-    return Row(float(ours.sum() / true.sum()), *_percentiles(ratios))
+    return Row(float(ours.sum() / true.sum()), *_percentiles(ratios), len(ours))
 
 
 def gap(hits: Sequence[bool], others: Sequence[bool]) -> Row:
-    """Difference of two shares in percentage points, first less second, each resampled by itself."""
+    """Difference of two shares in percentage points, first less second, each resampled by itself; `n` counts both."""
     if not hits or not others:
-        return Row(math.nan, math.nan, math.nan)
+        return replace(_NONE, n=len(hits) + len(others))
     a, b = np.asarray(hits, np.float64), np.asarray(others, np.float64)
     drawn = a[_resampled(len(a), 0)].mean(1) - b[_resampled(len(b), 1)].mean(1)
-    return Row(100 * float(a.mean() - b.mean()), *_percentiles(100 * drawn))
+    return Row(100 * float(a.mean() - b.mean()), *_percentiles(100 * drawn), len(a) + len(b))
 
 
 def _resampled(count: int, seed: int) -> np.ndarray:

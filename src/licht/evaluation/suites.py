@@ -95,9 +95,12 @@ class Report:
     shown: tuple[Shown, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """`{suite, model, n, rows: {name: {value, low, high}}}`; what could not be measured is null."""
+        """`{suite, model, n, rows: {name: {value, low, high, n}}}`; what could not be measured is null.
+
+        The first `n` is that of the main rows.
+        """
         rows = {
-            name: {"value": _number(row.value), "low": _number(row.low), "high": _number(row.high)}
+            name: {"value": _number(row.value), "low": _number(row.low), "high": _number(row.high), "n": row.n}
             for name, row in self.rows.items()
         }
         return {"suite": self.suite, "model": self.model, "n": self.n, "rows": rows}

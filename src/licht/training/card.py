@@ -1,7 +1,7 @@
 """The model card: what a model was trained on, how long, on what, and how good it measurably is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from licht.model.variants import Kind
@@ -11,11 +11,27 @@ from licht.training.config import Recipe, Source
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What `licht eval SUITE --json` printed: rows of (value, low, high) by name, each over `n` pictures."""
+    """What `licht eval SUITE --json` printed: rows of (value, low, high) by name, each over `n` pictures.
+
+    `counts` has the rows that tell over how many they are themselves; files did not always.
+    """
 
     suite: str
     n: int
     rows: Mapping[str, tuple[float, float, float]]
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> "Figures":
+        """From the JSON object. Raises `KeyError` or `TypeError` for another one."""
+        # a figure that could not be measured has no numbers
+        known = {name: row for name, row in data["rows"].items() if row["value"] is not None}
+        return cls(
+            data["suite"],
+            data["n"],
+            {name: (row["value"], row["low"], row["high"]) for name, row in known.items()},
+            {name: row["n"] for name, row in known.items() if "n" in row},
+        )
 
 
 _WHAT: Mapping[Kind, str] = {
@@ -55,16 +71,18 @@ def model_card(
         "trained on": f"{recipe.hardware}, {seconds / 60:,.0f} minutes",
     }
     lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in table.items())]
-    return "\n".join([*_HEAD, *lines, "", *_measured(figures), *_LIMITS]) + "\n"
+    return "\n".join([*_HEAD, *lines, "", *measured_lines(figures), *_LIMITS]) + "\n"
 
 
-def _measured(figures: tuple[Figures, ...]) -> list[str]:
+def measured_lines(figures: tuple[Figures, ...]) -> list[str]:
+    """The card's table of figures, line by line."""
     if not figures:
         return ["No figures were given when this card was written.", ""]
     lines = ["| suite | row | value | 95 % interval | n |", "| --- | --- | --- | --- | --- |"]
     for suite in figures:
         for name, (value, low, high) in suite.rows.items():
-            lines.append(f"| {suite.suite} | {name} | {value:.4g} | {low:.4g} to {high:.4g} | {suite.n} |")
+            count = suite.counts.get(name, suite.n)
+            lines.append(f"| {suite.suite} | {name} | {value:.4g} | {low:.4g} to {high:.4g} | {count} |")
     return ["Measured on held-out prompts with `licht eval` (see docs/training.md):", "", *lines, ""]
 
 
