@@ -16,7 +16,9 @@ def no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_edits_are_measured_without_a_reader_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["eval", "edit", "--n", "1", "--steps", "1", "--json"]) == 0
     told = capsys.readouterr()
-    assert json.loads(told.out)["rows"]["edit_done_ceiling"]["value"] is not None
+    rows = json.loads(told.out)["rows"]
+    assert rows["edit_done_ceiling"]["value"] is not None
+    assert rows["edit_rest_psnr_ceiling"]["n"] == 1
     assert "nearer to the right picture" in told.err
     assert "lichtung[eval]" in told.err
 

@@ -91,8 +91,38 @@ def test_perfect_edits_are_done_and_leave_the_rest() -> None:
     assert report.rows["edit_nearer_after"].value == 1.0
     for kind in EDIT_KINDS:
         assert report.rows[f"edit_{kind}"].value == 1.0
-        assert report.rows[f"edit_{kind}"].n == 1
+        assert report.rows[f"edit_{kind}_ceiling"].value == 1.0
+        assert report.rows[f"edit_{kind}"].n == report.rows[f"edit_{kind}_ceiling"].n == 1
     assert report.rows["edit_done"].n == report.n == len(EDIT_KINDS)
+
+
+def test_the_rest_of_an_edit_can_be_no_better_than_the_autoencoder() -> None:
+    autoencoder = open_autoencoder(built_in()["nano"])
+    bench = bench_of(Oracle(), {})
+    report = run_suite("edit", replace(bench, autoencoder=autoencoder, n=3), "nano")
+    assert 15 < report.rows["edit_rest_psnr_ceiling"].value < 60
+    assert "edit_rest_psnr_ceiling" not in run_suite("edit", replace(bench, n=3, notebook=Notebook()), "nano").rows
+
+
+def test_steps_are_compared_with_the_same_pictures_drawn_truly() -> None:
+    asked_for = [*suite_pictures.prompts("one", 2), *suite_pictures.prompts("two", 2)]
+    scenes = {prompt.told.text: prompt.scene for prompt in asked_for}
+    bench, asked = bench_of(Oracle(), scenes), list[int]()
+    blank = Renderer(Oracle(), {})
+
+    def at_steps(count: int) -> Renderer:
+        asked.append(count)
+        return blank if count == 1 else drawer
+
+    drawer = bench.drawer
+    assert isinstance(drawer, Renderer)
+    report = run_suite("steps", replace(bench, at_steps=at_steps, n=2), "truth")
+    assert asked == list(suite_pictures.STEP_COUNTS)
+    for name in ("one_object", "two_objects"):
+        assert report.rows[f"{name}_ceiling"].value == 1.0
+        for count in asked:
+            assert report.rows[f"{name}_{count}_steps"].value == float(count > 1)
+    assert len(report.shown) == 2 * 2 * len(asked)
 
 
 def test_pictures_left_as_they_were_are_no_edits() -> None:

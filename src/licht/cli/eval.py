@@ -48,7 +48,7 @@ def evaluate(
             drawer=Drawer(opened, Settings(steps, guidance)),
             judge=None if suite == "vae" else Judge.load(judge),
             reader=reader,
-            autoencoder=opened.engine.autoencoder if suite in {"vae", "judge"} else None,
+            autoencoder=opened.engine.autoencoder if suite in {"vae", "judge", "edit"} else None,
             at_steps=lambda count: Drawer(opened, Settings(count, guidance)),
             n=n,
             on_progress=lambda done: status.update(f"{done:,} pictures"),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from licht.evaluation import scoring, segmentation
+from licht.evaluation.decoded import decoded
 from licht.evaluation.intervals import mean, share
 from licht.evaluation.reading import reads
 from licht.evaluation.seen import Seen, truth
@@ -42,9 +43,15 @@ def edit(bench: Bench) -> None:
     hits = _done(bench, edits, drawn, before, after)
     true = _done(bench, edits, list(after), before, after)
     rows["edit_done"], rows["edit_done_ceiling"] = share(hits), share(true)
-    for kind in EDIT_KINDS:
-        rows[f"edit_{kind}"] = share([hit for hit, each in zip(hits, edits, strict=True) if each.kind == kind])
+    for suffix, some in (("", hits), ("_ceiling", true)):
+        for kind in EDIT_KINDS:
+            of_kind = [hit for hit, each in zip(some, edits, strict=True) if each.kind == kind]
+            rows[f"edit_{kind}{suffix}"] = share(of_kind)
     rows["edit_rest_psnr"] = mean(_rest_psnr(drawn, before, after))
+    if bench.autoencoder is not None:
+        # no model of this autoencoder can give the rest back more exactly
+        best = decoded(bench.autoencoder, after, exact=True)
+        rows["edit_rest_psnr_ceiling"] = mean(_rest_psnr(list(best), before, after))
     rows["edit_nearer_after"] = share([_nearer(*each) for each in zip(drawn, before, after, strict=True)])
     _by_geometry(bench, edits, drawn, after)
     labels = [each.instructions[at % len(each.instructions)] for at, each in enumerate(edits)]

@@ -105,14 +105,19 @@ def _row(bench: Bench, name: str, asked: Sequence[Prompt], right: Check, drawer:
     bench.notebook.rows[name] = share(hits)
     bench.keep(name, pictures, [prompt.told.text for prompt in asked], hits)
     if drawer is None:
-        true = bench.look(list(render([prompt.scene for prompt in asked], 128, 128)))
-        bench.notebook.rows[f"{name}_ceiling"] = share([right(one, p) for one, p in zip(true, asked, strict=True)])
+        bench.notebook.rows[f"{name}_ceiling"] = share(_true_hits(bench, asked, right))
         for what, category in (("floor", "floor"), ("light", "light_side")):
             told = "floor" if what == "floor" else "light.side"
             named = [(one, prompt) for one, prompt in zip(seen, asked, strict=True) if told in prompt.told.stated]
             found = [one.picture[category] == truth(prompt.scene).picture[category] for one, prompt in named]
             bench.notebook.rows[f"{name}_{what}"] = share(found)
     return _Drawn(asked, pictures, seen, hits)
+
+
+def _true_hits(bench: Bench, asked: Sequence[Prompt], right: Check) -> list[bool]:
+    """The same count on true renders: the ceiling."""
+    true = bench.look(list(render([prompt.scene for prompt in asked], 128, 128)))
+    return [right(one, prompt) for one, prompt in zip(true, asked, strict=True)]
 
 
 def _by_color(bench: Bench, asked: Sequence[Prompt], pictures: Sequence[Tensor]) -> None:
@@ -144,12 +149,14 @@ def _hex(bench: Bench) -> None:
 
 
 def steps(bench: Bench) -> None:
-    """One and two objects at several step counts."""
+    """One and two objects at several step counts, and one ceiling of each for all of them."""
     if bench.at_steps is None:
         return
     count = bench.count(STEPS_EACH)
-    one, two = prompts("one", count), prompts("two", count)
+    asked = {"one_object": prompts("one", count), "two_objects": prompts("two", count)}
+    for name, some in asked.items():
+        bench.notebook.rows[f"{name}_ceiling"] = share(_true_hits(bench, some, _objects))
     for number in STEP_COUNTS:
         drawer = bench.at_steps(number)
-        _row(bench, f"one_object_{number}_steps", one, _objects, drawer)
-        _row(bench, f"two_objects_{number}_steps", two, _objects, drawer)
+        for name, some in asked.items():
+            _row(bench, f"{name}_{number}_steps", some, _objects, drawer)
