@@ -60,6 +60,23 @@ def test_a_run_stops_at_its_minutes_and_keeps_its_state(tmp_path: Path) -> None:
     assert checkpoints(tmp_path)[-1].name == f"step-{report.step:08d}"
 
 
+def test_sheets_are_drawn_by_the_time_trained_over_all_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes a minute, a call three steps, a sheet is due after five."""
+    recipe = replace(toy_recipe(100, checkpoint_minutes=2), sample_minutes=4.5)
+    now = [0.0]
+
+    class Slow(ToyTask):
+        def batch(self, step: int, rank: Rank) -> tuple[torch.Tensor, torch.Tensor]:
+            now[0] += 60
+            return super().batch(step, rank)
+
+    monkeypatch.setattr("licht.training.loop.time.monotonic", lambda: now[0])
+    for _ in range(4):
+        train(Slow(recipe), recipe, tmp_path, 3, quiet)
+        now[0] += 1000
+    assert [line["step"] for line in read_log(tmp_path) if "sampled_at" in line] == [5, 10]
+
+
 def test_a_resume_with_another_recipe_is_refused_with_the_difference(tmp_path: Path) -> None:
     train(ToyTask(toy_recipe()), toy_recipe(), tmp_path, 1, quiet)
     other = replace(toy_recipe(), optim=replace(toy_recipe().optim, clip=0.5))

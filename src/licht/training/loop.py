@@ -27,7 +27,14 @@ from licht.training.ema import EMA
 from licht.training.fuse import fuse_blocks
 from licht.training.optim import build_optimizers, set_rates
 from licht.training.shard import shard, whole
-from licht.training.state import checkpoints, load_state, save_state, seconds_trained, write_json_line
+from licht.training.state import (
+    checkpoints,
+    load_state,
+    save_state,
+    seconds_at_sheet,
+    seconds_trained,
+    write_json_line,
+)
 
 T = TypeVar("T")
 
@@ -126,6 +133,7 @@ class _Run:
         if isinstance(task, FollowsAverage):
             task.follow(self.ema.tensors)
         self.before = seconds_trained(checkpoints(run)[-1]) if self.step else 0.0
+        self.sheet_at = seconds_at_sheet(checkpoints(run)[-1]) if self.step else 0.0
         self.begun = time.monotonic()
         forward = DistributedDataParallel(task.module) if rank.count > 1 and not self.sharded else task.module
         self.forward = forward
@@ -133,7 +141,7 @@ class _Run:
             fuse_blocks(task.module)
 
     def go(self, minutes: float) -> Report:
-        self.begun = begun = last_report = last_save = last_sample = time.monotonic()
+        self.begun = begun = last_report = last_save = time.monotonic()
         total, since, loss = self.recipe.optim.steps, self.step, float("nan")
         while self.step < total and not self._agree(time.monotonic() - begun >= minutes * 60):
             loss = self._one_step(log=self.step % 20 == 0)
@@ -144,9 +152,9 @@ class _Run:
             if self._agree(now - last_save > self.recipe.checkpoint_minutes * 60):
                 self._save()
                 last_save = time.monotonic()
-            if self._agree(now - last_sample > self.recipe.sample_minutes * 60):
+            if self._agree(self._seconds() - self.sheet_at > self.recipe.sample_minutes * 60):
                 self._sample()
-                last_sample = time.monotonic()
+                self.sheet_at = self._seconds()
         self._save()
         if self.step >= total:
             self._sample()
@@ -180,8 +188,12 @@ class _Run:
     def _save(self) -> None:
         first = self.rank.index == 0
         if first or self.sharded:
-            seconds = self.before + time.monotonic() - self.begun
-            save_state(self.run, self.step, self.task.module, self.ema, self.optimizers, self.recipe, seconds, first)
+            rest = (self.recipe, self._seconds(), first, self.sheet_at)
+            save_state(self.run, self.step, self.task.module, self.ema, self.optimizers, *rest)
+
+    def _seconds(self) -> float:
+        """Seconds of training over all calls."""
+        return self.before + time.monotonic() - self.begun
 
     def _sample(self) -> None:
         first = self.rank.index == 0

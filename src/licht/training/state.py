@@ -31,8 +31,9 @@ def save_state(
     recipe: Recipe,
     seconds: float = 0.0,
     write: bool = True,
+    sheet_seconds: float = 0.0,
 ) -> Path:
-    """Write everything needed to go on after `step` steps and `seconds` of training.
+    """Write everything needed to go on after `step` steps and `seconds` of training, `sheet_seconds` at the last sheet.
 
     Where tensors are spread over processes, all of them call, and only one is to `write`.
     Raises `OutputFailed`; older checkpoints survive that.
@@ -50,7 +51,8 @@ def save_state(
         partial.mkdir(parents=True)
         save_file(tensors, partial / "state.safetensors")
         (partial / "recipe.json").write_text(recipe.as_json(), "utf-8")
-        (partial / "progress.json").write_text(json.dumps({"step": step, "seconds": round(seconds, 1)}), "utf-8")
+        progress = {"step": step, "seconds": round(seconds, 1), "sheet_seconds": round(sheet_seconds, 1)}
+        (partial / "progress.json").write_text(json.dumps(progress), "utf-8")
         _put_in_place(partial, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -151,6 +153,13 @@ def seconds_trained(checkpoint: Path) -> float:
     """Wall-clock seconds of training up to a checkpoint, over all calls; 0 where that was not kept."""
     path = checkpoint / "progress.json"
     return float(json.loads(path.read_text("utf-8"))["seconds"]) if path.is_file() else 0.0
+
+
+def seconds_at_sheet(checkpoint: Path) -> float:
+    """The same up to the last sheet; where that was not kept, as if one had been drawn with the checkpoint."""
+    path = checkpoint / "progress.json"
+    progress = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return float(progress["sheet_seconds"]) if "sheet_seconds" in progress else seconds_trained(checkpoint)
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
