@@ -10,7 +10,7 @@ import pytest
 from licht.cli.main import run as command
 from licht.recipes.nano import nano_smoke
 from licht.training.config import DataConfig, Source, Stream
-from licht.training.loop import read_log
+from licht.training.log import read_log
 from licht.training.tokenizer import save_tokenizer, train_tokenizer
 from tests.training.runs import CAPTIONS, TINY, autoencoder_run
 

@@ -14,7 +14,8 @@ from licht.recipes.nano import nano_base
 from licht.training.assemble import assemble
 from licht.training.config import DataConfig, FlowLoss, Recipe, Source, Stream
 from licht.training.grounded import GroundedTask, told_loss
-from licht.training.loop import Rank, read_log, train
+from licht.training.log import read_log
+from licht.training.loop import Rank, train
 from licht.training.objectives import interpolate, velocity_loss
 from licht.training.semantic import COLORS, KINDS, MATERIALS, UNKNOWN
 from licht.training.store import StreamStore

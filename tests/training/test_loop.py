@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from licht.core.errors import InvalidSettings, NotAvailable, OutputFailed
-from licht.training.loop import Rank, Report, TrainingDiverged, read_log, refuse_unspreadable, train
+from licht.training.log import read_log
+from licht.training.loop import Rank, Report, TrainingDiverged, refuse_unspreadable, train
 from licht.training.optim import rate_factor
 from licht.training.state import checkpoints, read_tensors
 from licht.training.tensorboard import open_tensorboard
@@ -82,6 +83,40 @@ def test_a_resume_with_another_recipe_is_refused_with_the_difference(tmp_path: P
     other = replace(toy_recipe(), optim=replace(toy_recipe().optim, clip=0.5))
     with pytest.raises(InvalidSettings, match=r"optim\.clip: 0\.5 here, 1\.0 there"):
         train(ToyTask(other), other, tmp_path, 1, quiet)
+
+
+def test_each_step_is_logged_once_after_a_kill(tmp_path: Path) -> None:
+    """The loss of step 40 is in the log, its checkpoint is not; then a line is cut short."""
+    recipe = replace(toy_recipe(61, checkpoint_minutes=9), sample_minutes=9)
+    train(ToyTask(replace(recipe)), recipe, tmp_path / "whole", 1, quiet)
+    run = tmp_path / "parts"
+    train(ToyTask(recipe), recipe, run, 0, quiet)
+    with pytest.raises(KeyboardInterrupt):
+        train(ToyTask(recipe, killed_at=45), recipe, run, 1, quiet)
+    with (run / "log.jsonl").open("a") as log:
+        log.write('{"step": 60, "lo')
+    assert [line["step"] for line in read_log(run)] == [0, 20, 40]
+    train(ToyTask(recipe), recipe, run, 1, quiet)
+    assert read_log(run) == read_log(tmp_path / "whole")
+    train(ToyTask(recipe), recipe, run, 1, quiet)
+    assert read_log(run) == read_log(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("full", ["log.jsonl", "sample-00000008.png"])
+def test_no_room_for_log_or_sheet_is_one_clear_line(tmp_path: Path, full: str) -> None:
+    (tmp_path / full).mkdir()
+
+    class Drawing(ToyTask):
+        def sample(self, path: Path, step: int) -> dict[str, float]:
+            path.write_bytes(b"a sheet")
+            return {}
+
+    if full == "log.jsonl":
+        with pytest.raises(OutputFailed, match=r"log\.jsonl cannot be written .*free some space"):
+            train(ToyTask(toy_recipe()), toy_recipe(), tmp_path, 1, quiet)
+    else:
+        with pytest.raises(OutputFailed, match=r"sample-00000008\.png cannot be written .*free some space"):
+            train(Drawing(toy_recipe()), toy_recipe(), tmp_path, 1, quiet)
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ import torch
 
 from licht.recipes.nano import nano_base
 from licht.training.config import DataConfig, FlowLoss, Recipe
-from licht.training.loop import Rank, read_log, train
+from licht.training.log import read_log
+from licht.training.loop import Rank, train
 from licht.training.objectives import interpolate, velocity_loss
 from licht.training.self_flow import SelfFlowBatch
 from licht.training.self_flow_task import SelfFlowTask

@@ -4,7 +4,6 @@ Every step draws its batch and its noise from (seed, step) alone, so a run that 
 last checkpoint stands, and processes that share a batch draw the same numbers as one process would.
 """
 
-import json
 import math
 import os
 import time
@@ -21,10 +20,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from licht.core.errors import InvalidSettings, LichtError
+from licht.core.errors import InvalidSettings, LichtError, OutputFailed
 from licht.training.config import Recipe
 from licht.training.ema import EMA
 from licht.training.fuse import fuse_blocks
+from licht.training.log import append_line, go_back_to
 from licht.training.optim import build_optimizers, set_rates
 from licht.training.shard import shard, whole
 from licht.training.state import (
@@ -33,7 +33,6 @@ from licht.training.state import (
     save_state,
     seconds_at_sheet,
     seconds_trained,
-    write_json_line,
 )
 
 T = TypeVar("T")
@@ -101,7 +100,7 @@ def train(
 ) -> Report:
     """Train for at most `minutes` or until the recipe's last step; goes on from the newest checkpoint in `run`.
 
-    Raises `InvalidSettings` if `run` belongs to another recipe, `OutputFailed` if a checkpoint cannot be written,
+    Raises `InvalidSettings` if `run` belongs to another recipe, `OutputFailed` if a checkpoint, the log or a sheet cannot be written,
     `TrainingDiverged` for a loss that is not finite.
     """
     with distributed() as rank:
@@ -122,7 +121,7 @@ class _Run:
     ) -> None:
         self.task, self.recipe, self.run, self.rank, self.on_report = task, recipe, run, rank, on_report
         self.watch = watch
-        run.mkdir(parents=True, exist_ok=True)
+        _make_folder(run)
         self.sharded = recipe.optim.shard and rank.count > 1
         if self.sharded:
             refuse_unspreadable(task, recipe)
@@ -130,6 +129,8 @@ class _Run:
         self.optimizers = build_optimizers(task.module.named_parameters(), recipe.optim)
         self.ema = EMA(task.module, recipe.optim.ema)
         self.step = load_state(run, task.module, self.ema, self.optimizers, recipe)
+        if not rank.index:
+            go_back_to(run, self.step, finished=self.step >= recipe.optim.steps)
         if isinstance(task, FollowsAverage):
             task.follow(self.ema.tensors)
         self.before = seconds_trained(checkpoints(run)[-1]) if self.step else 0.0
@@ -204,6 +205,8 @@ class _Run:
             with TemporaryDirectory() as scratch:
                 # who holds only a part of the weights draws along, for nobody to see
                 figures = self.task.sample((self.run if first else Path(scratch)) / self._sheet, self.step)
+        except OSError as error:
+            raise OutputFailed(f"{self.run / self._sheet} cannot be written ({error}); free some space") from error
         finally:
             self.ema.swap(self.task.module)
         if first:
@@ -214,7 +217,7 @@ class _Run:
         return f"sample-{self.step:08d}.png"
 
     def _log(self, figures: dict[str, float]) -> None:
-        write_json_line(self.run / "log.jsonl", {"step": self.step, **figures})
+        append_line(self.run, {"step": self.step, **figures})
         if self.watch is not None:
             self.watch(self.step, figures)
 
@@ -238,6 +241,13 @@ class _Run:
             dist.all_reduce(value)
             value /= self.rank.count
         return float(value)
+
+
+def _make_folder(run: Path) -> None:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputFailed(f"the run's folder {run} cannot be made ({error}); name another with --run") from error
 
 
 def refuse_unspreadable(task: TrainingTask, recipe: Recipe) -> None:
@@ -271,9 +281,3 @@ def first_alone(rank: Rank, prepare: Callable[[], T]) -> T:
     if rank.count > 1 and not rank.index:
         dist.barrier()
     return made
-
-
-def read_log(run: Path) -> list[dict[str, float]]:
-    """Every line that a run has logged, oldest first."""
-    path = run / "log.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
