@@ -238,6 +238,30 @@ def test_the_judge_is_measured_on_decoded_pictures_too() -> None:
     assert rows["one_object_decoded"].value == 0.0  # the oracle knows only the very pictures that it was shown
 
 
+def test_colours_by_number_are_successes_if_they_are_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = picture_scenes()
+    close = run_suite("t2i", bench_of(Oracle(), scenes), "truth").shown
+    assert [one.right for one in close if " hex: " in one.label] == [True] * N
+    monkeypatch.setattr(suite_pictures, "subject_hex", lambda subject: "#123456")
+    far = run_suite("t2i", bench_of(Oracle(), scenes), "truth").shown
+    assert [one.right for one in far if " hex: " in one.label] == [False] * N
+
+
+def test_references_are_shown_beside_what_was_drawn_of_them() -> None:
+    for kind, least, columns in (("subjects", 2, 1), ("many", 8, 4)):
+        some = [task for task in suite_edits.tasks(kind, 6, least) if len(task.references) <= 2 * columns][:1]
+        bench = bench_of(Oracle(), {some[0].instructions[0]: some[0].target})
+        suite_edits.row(bench, "references", some, suite_edits.all_in_place)
+        picture, drawer = bench.notebook.shown[0].picture_HWC, bench.drawer
+        assert picture.shape == (128, 64 * columns + 128, 3)
+        assert torch.equal(picture[:, -128:], drawer.draw(some[0].instructions[0], 0))
+        assert isinstance(drawer, Renderer)
+        for number, reference in enumerate(drawer.shown[0]):
+            top, left = 64 * (number // columns), 64 * (number % columns)
+            tile = picture[top : top + 64, left : left + 64].float()
+            assert (tile.mean((0, 1)) - reference.float().mean((0, 1))).abs().max() < 1
+
+
 def test_the_sheet_shows_successes_and_failures_of_each_row() -> None:
     cell = torch.zeros(4, 4, 3, dtype=torch.uint8)
     shown = [

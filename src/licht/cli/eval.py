@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from licht.evaluation.suites import Report
     from licht.generate import Model
 
+_SHEET_PX = 1100
+"""About how wide a contact sheet is: eight pictures of 128 px."""
+
 
 def evaluate(
     suite: Annotated[
@@ -120,7 +123,7 @@ def _write_sheet(report: "Report", path: Path) -> None:
         same = torch.full((len(pictures), height, width, 3), 255, dtype=torch.uint8)
         for cell, one in zip(same, pictures, strict=True):
             cell[: one.shape[0], : one.shape[1]] = one
-        write_sheet(path, same, labels, columns=8, scale=1)
+        write_sheet(path, same, labels, columns=max(2, _SHEET_PX // width), scale=1)
 
 
 def _print_table(report: "Report") -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from licht.evaluation import scoring, segmentation
@@ -24,6 +25,7 @@ _LEAST_REST: Final = 0.2
 _OUTLINE: Final = 0.5
 _SMALL_FROM: Final = 5
 """So many references are shown at 64 px, as in training."""
+_TILE_PX: Final = 64
 _OF_SUBJECTS: Final = ("recolor", "restyle", "resize", "move", "add", "remove", "replace")
 
 
@@ -163,17 +165,27 @@ def tasks(kind: TaskKind, count: int, least: int) -> list[Task]:
     return found
 
 
+def _tiled(references_BHWC: Tensor) -> Tensor:
+    """References at 64 px in two rows, 128 px high in all, from left to right: (128, W, 3)."""
+    small = F.interpolate(references_BHWC.permute(0, 3, 1, 2).float(), (_TILE_PX, _TILE_PX), mode="area")
+    columns = -(-len(small) // 2)
+    white = small.new_full((2 * columns - len(small), 3, _TILE_PX, _TILE_PX), 255.0)
+    tiles = torch.cat([small, white]).unflatten(0, (2, columns)).permute(0, 3, 1, 4, 2)
+    return tiles.reshape(2 * _TILE_PX, columns * _TILE_PX, 3).round().to(torch.uint8)
+
+
 def row(bench: Bench, name: str, tasks: Sequence[Task], right: Right) -> None:
     """Draw, judge and count tasks."""
-    drawn, labels = [], []
+    drawn, labels, shown = [], [], []
     for at, task in enumerate(tasks):
         side = 64 if len(task.references) >= _SMALL_FROM else 128
         references = render_pictures([each.picture for each in task.references], side, side)
         text = task.instructions[at % len(task.instructions)]
         drawn.append(bench.draw(text, SEED + at, list(references)))
         labels.append(text)
+        shown.append(_beside(_tiled(references), drawn[-1]))
     hits = [right(seen, task) for seen, task in zip(bench.look(drawn), tasks, strict=True)]
     true = bench.look(list(render([task.target for task in tasks], 128, 128)))
     bench.notebook.rows[name] = share(hits)
     bench.notebook.rows[f"{name}_ceiling"] = share([right(s, task) for s, task in zip(true, tasks, strict=True)])
-    bench.keep(name, drawn, labels, hits)
+    bench.keep(name, shown, labels, hits)

@@ -19,6 +19,8 @@ from licht.world.scene import Scene, Thing
 
 STEP_COUNTS: Final = (1, 2, 4, 6, 8, 20, 50)
 STEPS_EACH: Final = 100
+HEX_CLOSE: Final = 10.0
+"""CIEDE2000 up to which the sheet calls a colour given by number a success: the same colour, if not the same shade."""
 _PHRASINGS: Final = 20
 """About one in twenty denies things instead of telling what is there."""
 
@@ -137,15 +139,18 @@ def _hex(bench: Bench) -> None:
     true = list(render([prompt.scene for prompt in asked], 128, 128))
     rows = bench.notebook.rows
     for suffix, shown in (("", pictures), ("_ceiling", true)):
-        distances: list[float] = []
-        found = []
-        for seen, prompt in zip(bench.look(shown), asked, strict=True):
-            for subject, one in zip(prompt.scene.subjects, scoring.assign(seen, truth(prompt.scene)), strict=True):
-                found.append(one is not None)
-                distances += [] if one is None else [ciede2000(subject_hex(subject), one.hex)]
-        rows[f"hex_ciede2000{suffix}"] = mean(distances)
-        rows[f"hex_found{suffix}"] = share(found)
-    bench.keep("hex", pictures, [prompt.told.text for prompt in asked], [True] * len(asked))
+        each = [_distances(seen, prompt.scene) for seen, prompt in zip(bench.look(shown), asked, strict=True)]
+        rows[f"hex_ciede2000{suffix}"] = mean([one for some in each for one in some if one is not None])
+        rows[f"hex_found{suffix}"] = share([one is not None for some in each for one in some])
+        if shown is pictures:
+            close = [all(one is not None and one <= HEX_CLOSE for one in some) for some in each]
+            bench.keep("hex", pictures, [prompt.told.text for prompt in asked], close)
+
+
+def _distances(seen: Seen, scene: Scene) -> list[float | None]:
+    """CIEDE2000 of each subject from the object that is most like it, None where there is none."""
+    found = zip(scene.subjects, scoring.assign(seen, truth(scene)), strict=True)
+    return [None if one is None else ciede2000(subject_hex(subject), one.hex) for subject, one in found]
 
 
 def steps(bench: Bench) -> None:
