@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,11 @@ def test_rows_are_the_same_in_any_call_and_come_back_from_disk(
         assert read.references_BRC is None
 
 
+def test_a_stream_whose_references_never_come_is_refused_by_its_reason(rows: RenderedRows) -> None:
+    with pytest.raises(InvalidSettings, match="none of 64 tasks of kind floor has 5 references, as pairs wants"):
+        rows.row(replace(STREAMS[3], kinds=("floor",), references=5), 0)
+
+
 def test_latents_are_about_white(rows: RenderedRows) -> None:
     latents, _, _ = rows(STREAMS[0], 0, 4)
     assert 0.5 < latents.astype(float).std() < 2.0
@@ -91,9 +97,9 @@ def test_overrides_reach_nested_fields_and_name_what_is_unknown() -> None:
     for path, text, message in (
         ("optim.step", "7", "'optim.step' is unknown; here there are steps, batch"),
         ("seed.deep", "7", "seed has no parts"),
-        ("optim.steps", "many", "cannot be 'many'"),
-        ("optim.steps", "1.5", "cannot be '1.5'"),
-        ("flow.shape", "flat", "cannot be 'flat'"),
+        ("optim.steps", "many", "optim.steps is 'many'; expected a whole number"),
+        ("optim.steps", "1.5", "optim.steps is 1.5; expected a whole number"),
+        ("flow.shape", "flat", "flow.shape is 'flat'; expected one of logit_normal, plateau, uniform"),
     ):
         with pytest.raises(InvalidSettings, match=message.replace(".", r"\.")):
             override(recipe, {path: text})

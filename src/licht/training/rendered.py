@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from licht.core.errors import InvalidSettings
 from licht.model.autoencoder import Autoencoder
 from licht.sampling.noise import grid_to_tokens
 from licht.training.config import Source, Stream
@@ -66,7 +67,14 @@ class RenderedRows:
         if stream.source is Source.EDIT:
             edit = sample_edit(cast(EditKind, kind), self.seed, index, split=self.split, aspect=aspect)
             return edit.after, [Photo(edit.before)], list(edit.instructions)
-        task = next(each for each in self._tasks(kind, index, aspect) if len(each.references) == stream.references)
+        fitting = (each for each in self._tasks(kind, index, aspect) if len(each.references) == stream.references)
+        task = next(fitting, None)
+        if task is None:
+            raise InvalidSettings(
+                f"none of {_ROWS_APART} tasks of kind {kind} has {stream.references} references, as {stream.name} wants; "
+                "change its kinds or references",
+                field="data.streams",
+            )
         return task.target, [reference.picture for reference in task.references], list(task.instructions)
 
     def _tasks(self, kind: str, index: int, aspect: float) -> Iterator[Task]:
