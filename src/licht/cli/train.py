@@ -33,6 +33,7 @@ def train(
 ) -> None:
     """Train a model by RECIPE. Data are prepared first; everything goes on where it was interrupted."""
     from licht.recipes import RECIPES
+    from licht.training.checks import check
     from licht.training.config import override
     from licht.training.state import refuse_other_recipe
 
@@ -41,7 +42,7 @@ def train(
             typer.echo(f"{name:20s} {(function.__doc__ or '').splitlines()[0]}")
         return
     pairs = [change.partition("=") for change in changes or []]
-    settled = override(_recipe(recipe), {field: value for field, _, value in pairs})
+    settled = check(override(_recipe(recipe), {field: value for field, _, value in pairs}))
     if show:
         typer.echo(settled.as_json())
         return

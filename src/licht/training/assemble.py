@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from licht.core.errors import InvalidSettings, OutputFailed
 from licht.model.autoencoder import Autoencoder
 from licht.training.autoencoder import AutoencoderTask
+from licht.training.checks import check
 from licht.training.config import Recipe, Source, Stream, Task
 from licht.training.distil import DistilTask
 from licht.training.files import weights_digest
@@ -57,8 +58,9 @@ def assemble(
     """Prepare what is missing in `data` and build the task. Preparing goes on after an interruption.
 
     `known` are model folders that a recipe may name.
-    Raises `InvalidSettings` for a recipe that names an autoencoder that is not there.
+    Raises `InvalidSettings` for a recipe that means nothing or names an autoencoder that is not there.
     """
+    check(recipe)
     _check_grounding(recipe)
     if recipe.task is Task.AUTOENCODER:
         shown = {"shows": "every sort of picture", "seed": recipe.data.seed}

@@ -4,11 +4,19 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from licht.core.errors import InvalidSettings
+
+_LARGEST: Final = 1e300
+"""No number beyond it means anything; infinities and what is no number are beyond it."""
+_WORDS: Final[Mapping[object, str]] = MappingProxyType(
+    {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+)
 
 
 class Task(StrEnum):
@@ -261,11 +269,23 @@ def _typed(hint: Any, value: Any, path: str) -> Any:  # noqa: ANN401 - a type, a
             return tuple(_typed(each, item, f"{path}[{at}]") for at, (each, item) in enumerate(pairs))
     elif isinstance(hint, type) and issubclass(hint, StrEnum) and value in list(hint):
         return hint(value)
-    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+    elif hint is float and type(value) in {int, float} and abs(value) <= _LARGEST:
         return float(value)
-    elif isinstance(hint, type) and type(value) is hint:
+    elif isinstance(hint, type) and hint is not float and type(value) is hint:
         return value
-    raise InvalidSettings(f"{path} is {value!r}; expected {getattr(hint, '__name__', hint)}", field=path)
+    raise InvalidSettings(f"{path} is {value!r}; expected {_told(hint)}", field=path)
+
+
+def _told(hint: Any) -> str:  # noqa: ANN401 - a type
+    """What is expected, in words."""
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        if parts[-1] is Ellipsis:
+            return f"a list, each of it {_told(parts[0])}"
+        return f"a list of {len(parts)}, each of it {_told(parts[0])}"
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return f"one of {', '.join(hint)}"
+    return _WORDS[hint]
 
 
 def override(recipe: Recipe, changes: dict[str, str]) -> Recipe:
@@ -279,32 +299,24 @@ def override(recipe: Recipe, changes: dict[str, str]) -> Recipe:
 
 
 def _replace(config: Any, path: str, keys: list[str], text: str) -> Any:  # noqa: ANN401 - any of the dataclasses above
-    names = [item.name for item in dataclasses.fields(config)]
-    if keys[0] not in names:
-        raise InvalidSettings(f"recipe field {path!r} is unknown; here there are {', '.join(names)}", field=path)
+    hints = typing.get_type_hints(type(config))
+    if keys[0] not in hints:
+        raise InvalidSettings(f"recipe field {path!r} is unknown; here there are {', '.join(hints)}", field=path)
     old = getattr(config, keys[0])
     if len(keys) > 1:
         if not dataclasses.is_dataclass(old):
             raise InvalidSettings(f"recipe field {path!r} is unknown: {keys[0]} has no parts", field=path)
         return dataclasses.replace(config, **{keys[0]: _replace(old, path, keys[1:], text)})
-    return dataclasses.replace(config, **{keys[0]: _parsed(path, old, text)})
+    return dataclasses.replace(config, **{keys[0]: _typed(hints[keys[0]], _json_of(hints[keys[0]], text), path)})
 
 
-def _parsed(path: str, old: object, text: str) -> object:
-    """`text` as a value of the type of `old`."""
+def _json_of(hint: Any, text: str) -> object:  # noqa: ANN401 - a type
+    """What was typed as a JSON value; texts need no quotation marks."""
+    plain = text != "null" and (hint in {str, str | None} or (isinstance(hint, type) and issubclass(hint, StrEnum)))
     try:
-        if isinstance(old, StrEnum):
-            return type(old)(text)
-        value = json.loads(text) if not isinstance(old, str | None) or text == "null" else text
-    except ValueError as error:
-        raise InvalidSettings(f"recipe field {path} cannot be {text!r}; it is {old!r} now", field=path) from error
-    if isinstance(old, bool) != isinstance(value, bool) or (isinstance(old, int) and not isinstance(value, int)):
-        raise InvalidSettings(f"recipe field {path} cannot be {text!r}; it is {old!r} now", field=path)
-    if isinstance(old, float) and isinstance(value, int):
-        return float(value)
-    if isinstance(value, list):
-        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
-    return value
+        return text if plain else json.loads(text)
+    except ValueError:
+        return text
 
 
 def difference(ours: str, theirs: str) -> list[str]:
