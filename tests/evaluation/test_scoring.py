@@ -200,6 +200,14 @@ def test_the_assignment_is_the_cheapest_of_all() -> None:
     assert matched(near, right, 0.1)[1][1] == right.objects[1]
 
 
+def test_equal_things_aside_are_not_assigned_crosswise() -> None:
+    row = Scene(subjects=tuple(replace(RED, x=x) for x in (-1.2, 0.0, 1.2)), camera=Camera(extent=2.4))
+    right = truth(row)
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        aside = replace(right, objects=tuple(moved(right, at, 0.3, 0.05 * at).objects[at] for at in order))
+        assert scoring.relation_right(aside, row, EVERYTHING)
+
+
 def test_ciede2000_of_published_pairs() -> None:
     # rows 1, 7, 14, 17, 25 of table 1 of Sharma, Wu and Dalal (2005)
     pairs = [

@@ -48,17 +48,19 @@ def told_attributes(index: int, stated: Collection[str]) -> list[str]:
 def assign(seen: Seen, right: Seen) -> list[SeenObject | None]:
     """For each object that is right the seen one that is most like it: the cheapest one-to-one assignment.
 
-    The costs are wrong attributes and, to decide between equals, the distance. Exact, by dynamic programming over
-    sets of seen objects.
+    The costs are wrong attributes and, to decide between equals, the square of the distance: with the distance itself
+    a row of equal things that stands aside could be assigned crosswise at the same cost. Exact, by dynamic programming
+    over sets of seen objects.
     """
     found = sorted(seen.objects, key=lambda one: -one.score)[:_MOST_SEEN]
+    costs = [[_cost(one, other) for other in found] for one in right.objects]
     best: dict[int, tuple[float, list[SeenObject | None]]] = {0: (0.0, [])}
-    for one in right.objects:
+    for of_one in costs:
         nearer: dict[int, tuple[float, list[SeenObject | None]]] = {}
         for used, (cost, chosen) in best.items():
             choices: list[tuple[int, float, SeenObject | None]] = [(used, cost + _MISSING, None)]
             choices += [
-                (used | 1 << number, cost + _cost(one, other), other)
+                (used | 1 << number, cost + of_one[number], other)
                 for number, other in enumerate(found)
                 if not used >> number & 1
             ]
@@ -72,7 +74,7 @@ def assign(seen: Seen, right: Seen) -> list[SeenObject | None]:
 def _cost(right: SeenObject, seen: SeenObject) -> float:
     wrong = wrong_attributes(seen, right.attributes, SHOWN)
     dx, dy = right.center[0] - seen.center[0], right.center[1] - seen.center[1]
-    return float(sum(_COSTS.get(name, 1.0) for name in wrong) + (dx * dx + dy * dy) ** 0.5)
+    return float(sum(_COSTS.get(name, 1.0) for name in wrong) + dx * dx + dy * dy)
 
 
 def _each_right(seen: Seen, scene: Scene, names: Sequence[Sequence[str]]) -> bool:
