@@ -15,13 +15,14 @@ from licht.evaluation import scoring, suite_edits, suite_pictures, suite_words
 from licht.evaluation.intervals import mean, share
 from licht.evaluation.run import SUITES, run_suite
 from licht.evaluation.seen import truth
-from licht.evaluation.suites import BOLD, SEED, Bench, Notebook, Report, Shown
+from licht.evaluation.suites import BOLD, SEED, Bench, Draws, Notebook, Report, Shown
 from licht.training.card import Figures, measured_lines
 from licht.training.trained import open_autoencoder
 from licht.world.captions import Caption
 from licht.world.edits import EDIT_KINDS, Edit, sample_edit
 from licht.world.sample import KINDS, Kind, sample_scene
 from licht.world.scene import Light, Scene
+from licht.world.tasks import TaskKind
 from tests.evaluation.oracle import Oracle, Renderer
 from tests.training.runs import autoencoder_run, flow_run
 
@@ -110,12 +111,10 @@ def test_steps_are_compared_with_the_same_pictures_drawn_truly() -> None:
     bench, asked = bench_of(Oracle(), scenes), list[int]()
     blank = Renderer(Oracle(), {})
 
-    def at_steps(count: int) -> Renderer:
+    def at_steps(count: int) -> Draws:
         asked.append(count)
-        return blank if count == 1 else drawer
+        return blank if count == 1 else bench.drawer
 
-    drawer = bench.drawer
-    assert isinstance(drawer, Renderer)
     report = run_suite("steps", replace(bench, at_steps=at_steps, n=2), "truth")
     assert asked == list(suite_pictures.STEP_COUNTS)
     for name in ("one_object", "two_objects"):
@@ -198,6 +197,18 @@ def test_words_are_counted_as_shares_of_what_can_be_read(reads_truth: Bench) -> 
         assert report.rows[name].value == 1.0, name
 
 
+def test_the_suites_print_every_figure_that_the_project_is_held_to() -> None:
+    bench = replace(bench_of(Oracle(), {}, no_lines), autoencoder=open_autoencoder(built_in()["nano"]), n=1)
+    printed = set[str]()
+    for suite in ("t2i", "edit", "multiref", "text", "vae"):
+        printed |= run_suite(suite, replace(bench, notebook=Notebook()), "nothing").as_json()["rows"].keys()
+    assert printed >= {
+        *("one_object", "two_objects", "relation", "layout", "negation", "words", "two_lines", "hex_ciede2000"),
+        *("edit_done", "edit_rest_psnr", "one_reference", "many_references", "ten_references", "order_swap"),
+        *("depth_follow", "unseen_pairs_gap", "vae_psnr"),
+    }
+
+
 def test_words_without_a_reader_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="needs a reader"):
         run_suite("text", bench_of(Oracle(), {}), "blind")
@@ -247,19 +258,19 @@ def test_colours_by_number_are_successes_if_they_are_close(monkeypatch: pytest.M
     assert [one.right for one in far if " hex: " in one.label] == [False] * N
 
 
-def test_references_are_shown_beside_what_was_drawn_of_them() -> None:
-    for kind, least, columns in (("subjects", 2, 1), ("many", 8, 4)):
-        some = [task for task in suite_edits.tasks(kind, 6, least) if len(task.references) <= 2 * columns][:1]
-        bench = bench_of(Oracle(), {some[0].instructions[0]: some[0].target})
-        suite_edits.row(bench, "references", some, suite_edits.all_in_place)
-        picture, drawer = bench.notebook.shown[0].picture_HWC, bench.drawer
-        assert picture.shape == (128, 64 * columns + 128, 3)
-        assert torch.equal(picture[:, -128:], drawer.draw(some[0].instructions[0], 0))
-        assert isinstance(drawer, Renderer)
-        for number, reference in enumerate(drawer.shown[0]):
-            top, left = 64 * (number // columns), 64 * (number % columns)
-            tile = picture[top : top + 64, left : left + 64].float()
-            assert (tile.mean((0, 1)) - reference.float().mean((0, 1))).abs().max() < 1
+@pytest.mark.parametrize(("kind", "least", "columns"), [("subjects", 2, 1), ("many", 8, 4)])
+def test_references_are_shown_beside_what_was_drawn_of_them(kind: TaskKind, least: int, columns: int) -> None:
+    some = [task for task in suite_edits.tasks(kind, 6, least) if len(task.references) <= 2 * columns][:1]
+    bench = bench_of(Oracle(), {some[0].instructions[0]: some[0].target})
+    suite_edits.row(bench, "references", some, suite_edits.all_in_place)
+    picture, drawer = bench.notebook.shown[0].picture_HWC, bench.drawer
+    assert picture.shape == (128, 64 * columns + 128, 3)
+    assert torch.equal(picture[:, -128:], drawer.draw(some[0].instructions[0], 0))
+    assert isinstance(drawer, Renderer)
+    for number, reference in enumerate(drawer.shown[0]):
+        top, left = 64 * (number // columns), 64 * (number % columns)
+        tile = picture[top : top + 64, left : left + 64].float()
+        assert (tile.mean((0, 1)) - reference.float().mean((0, 1))).abs().max() < 1
 
 
 def test_the_sheet_shows_successes_and_failures_of_each_row() -> None:

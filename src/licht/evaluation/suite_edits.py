@@ -170,7 +170,7 @@ def _tiled(references_BHWC: Tensor) -> Tensor:
     small = F.interpolate(references_BHWC.permute(0, 3, 1, 2).float(), (_TILE_PX, _TILE_PX), mode="area")
     columns = -(-len(small) // 2)
     white = small.new_full((2 * columns - len(small), 3, _TILE_PX, _TILE_PX), 255.0)
-    tiles = torch.cat([small, white]).unflatten(0, (2, columns)).permute(0, 3, 1, 4, 2)
+    tiles = torch.cat([small, white]).view(2, columns, 3, _TILE_PX, _TILE_PX).permute(0, 3, 1, 4, 2)
     return tiles.reshape(2 * _TILE_PX, columns * _TILE_PX, 3).round().to(torch.uint8)
 
 
