@@ -124,10 +124,51 @@ def test_pictures_go_to_the_bucket_of_their_aspect(captioned: Path) -> None:
         stream(captioned, name="tall", size_px=(48, 96)),
     )
     said: list[str] = []
-    settled, given = settle_folder_streams(streams, Broken.REFUSE, said.append)
+    settled, given = settle_folder_streams(streams, Broken.SKIP, said.append)
     assert [(each.name, each.rows) for each in settled] == [("own", 1), ("wide", 1)]
     assert given["wide"][0].file.name == "wide.jpg"
-    assert said == [f"{captioned}: 2 usable"]
+    assert said == [f"{captioned}: 2 usable", "streams left out, for no picture fits best into them: 1 (tall)"]
+    with pytest.raises(InvalidSettings, match="no picture fits best into tall; leave"):
+        settle_folder_streams(streams, Broken.REFUSE, said.append)
+
+
+def test_pictures_of_one_aspect_go_to_the_largest_bucket_that_they_fill(tmp_path: Path) -> None:
+    for side in (40, 64, 200, 256, 300):
+        paint(tmp_path / f"{side}.png", "red", (side, side), "a red square")
+    streams = tuple(stream(tmp_path, name=str(side), size_px=(side, side)) for side in (64, 256, 128))
+    settled, given = settle_folder_streams(streams, Broken.REFUSE, lambda line: None)
+    assert [(each.name, each.rows) for each in settled] == [("64", 2), ("256", 2), ("128", 1)]
+    assert {name: sorted(row.file.stem for row in rows) for name, rows in given.items()} == {
+        "64": ["40", "64"],
+        "128": ["200"],
+        "256": ["256", "300"],
+    }
+
+
+def test_all_that_cannot_be_used_is_listed(captioned: Path, tmp_path: Path) -> None:
+    for number in range(23):
+        (captioned / f"torn{number:02d}.png").write_bytes(b"torn")
+        (captioned / f"torn{number:02d}.txt").write_text("a torn picture")
+    run, said = tmp_path / "run", list[str]()
+    settle_folder_streams((stream(captioned),), Broken.SKIP, said.append, run)
+    assert "23 broken (torn00.png: cannot be read" in said[0]
+    assert "torn19.png" in said[0]
+    assert f"and 3 more), all of them listed in {run / 'unusable-1.txt'}" in said[0]
+    listed = (run / "unusable-1.txt").read_text().splitlines()
+    assert len(listed) == 23
+    assert listed[22].startswith(f"{captioned / 'torn22.png'}: cannot be read")
+    for path in captioned.glob("torn*"):
+        path.unlink()
+    settle_folder_streams((stream(captioned),), Broken.SKIP, said.append, run)
+    assert not list(run.iterdir())
+
+
+def test_metadata_that_is_not_utf_8_is_refused_by_its_line(tmp_path: Path) -> None:
+    folder = write_metadata(tmp_path / "own", {"file": "after.png", "text": "x"})
+    with (folder / "metadata.jsonl").open("ab") as file:
+        file.write('\n{"file": "after.png", "text": "grün"}'.encode("latin-1"))
+    with pytest.raises(InvalidSettings, match="line 2 is not UTF-8"):
+        scan(folder, Broken.SKIP)
 
 
 def test_rows_that_no_stream_can_take_are_refused(captioned: Path) -> None:

@@ -71,7 +71,7 @@ def assemble(
     encoder = CaptionEncoder(find_tokenizer(recipe, run, known), recipe.networks.text_length)
     rendered = RenderedRows(autoencoder, encoder, "train", recipe.data.seed)
     streams, given = settle_folder_streams(
-        recipe.data.streams, recipe.data.broken, lambda line: on_progress(line, 0, 0)
+        recipe.data.streams, recipe.data.broken, lambda line: on_progress(line, 0, 0), run
     )
     own = FolderRows(rendered.latents, encoder, given)
     source = {"tokenizer": encoder.digest, "autoencoder": weights_digest(autoencoder)}

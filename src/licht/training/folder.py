@@ -16,13 +16,14 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from licht.core.errors import InvalidSettings
+from licht.core.errors import InvalidSettings, OutputFailed
 from licht.training.config import Broken, Source, Stream
+from licht.training.files import write_text
 from licht.training.tokenizer import CaptionEncoder
 
 METADATA: Final = "metadata.jsonl"
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-_LISTED: Final = 5
+_LISTED: Final = 20
 _KEYS: Final = {"file", "text", "references"}
 
 
@@ -44,21 +45,28 @@ class Listing:
     broken: tuple[tuple[Path, str], ...]
     untold: tuple[Path, ...]
 
-    def summary(self) -> str:
-        """One line with counts and the first names."""
+    def summary(self, unusable: Path | None = None) -> str:
+        """One line with counts, the first names, and the file `unusable` that names the rest."""
         said = [f"{len(self.rows)} usable"]
         if self.broken:
             said.append(f"{len(self.broken)} broken ({_few([f'{path.name}: {why}' for path, why in self.broken])})")
         if self.untold:
             said.append(f"{len(self.untold)} without a caption ({_few([path.name for path in self.untold])})")
+        if unusable is not None and max(len(self.broken), len(self.untold)) > _LISTED:
+            said.append(f"all of them listed in {unusable}")
         return ", ".join(said)
 
+    def unusable(self) -> str:
+        """What cannot be used, one file a line with the reason."""
+        found = [*self.broken, *((path, "has no caption") for path in self.untold)]
+        return "".join(f"{path}: {why}\n" for path, why in found)
 
-def scan(folder: Path, broken: Broken) -> Listing:
-    """List a folder; every picture is opened and decoded once.
+
+def scan(folder: Path, broken: Broken, unusable: Path | None = None) -> Listing:
+    """List a folder; every picture is opened and decoded once. The file `unusable` gets what cannot be used.
 
     Raises `InvalidSettings` for a folder with nothing usable in it, for metadata that cannot be understood, and, if
-    `broken` says so, for any picture that is broken or has no caption.
+    `broken` says so, for any picture that is broken or has no caption; `OutputFailed`.
     """
     if not folder.is_dir():
         raise InvalidSettings(f"the data folder {folder} is not there; name a folder of pictures", field="folder")
@@ -76,14 +84,28 @@ def scan(folder: Path, broken: Broken) -> Listing:
         size = checked[0][1]
         if not wrong and not isinstance(size, str):
             rows.append(FolderRow(file, texts, references, size))
-    listing = Listing(tuple(rows), tuple(bad), tuple(untold))
+    listing = Listing(tuple(rows), tuple(dict.fromkeys(bad)), tuple(untold))
+    _write_unusable(listing, unusable)
     if not rows:
-        raise InvalidSettings(f"{folder} has no usable pictures: {listing.summary()}", field="folder")
+        raise InvalidSettings(f"{folder} has no usable pictures: {listing.summary(unusable)}", field="folder")
     if broken is Broken.REFUSE and (bad or untold):
         raise InvalidSettings(
-            f"{folder}: {listing.summary()}; mend or remove them, or set data.broken=skip", field="data.broken"
+            f"{folder}: {listing.summary(unusable)}; mend or remove them, or set data.broken=skip", field="data.broken"
         )
     return listing
+
+
+def _write_unusable(listing: Listing, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if listing.broken or listing.untold:
+            write_text(path, listing.unusable())
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
 
 
 def _from_captions(folder: Path) -> list[tuple[Path, tuple[str, ...], tuple[Path, ...]]]:
@@ -97,12 +119,14 @@ def _from_captions(folder: Path) -> list[tuple[Path, tuple[str, ...], tuple[Path
 
 def _from_metadata(folder: Path) -> list[tuple[Path, tuple[str, ...], tuple[Path, ...]]]:
     found: list[tuple[Path, tuple[str, ...], tuple[Path, ...]]] = []
-    for number, line in enumerate((folder / METADATA).read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate((folder / METADATA).read_bytes().splitlines(), start=1):
         if not line.strip():
             continue
         place = f"{folder / METADATA}, line {number}"
         try:
-            entry = json.loads(line)
+            entry = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise InvalidSettings(f"{place} is not UTF-8 ({error.reason}); save the file as UTF-8") from error
         except ValueError as error:
             raise InvalidSettings(f"{place} is not JSON ({error}); mend it") from error
         if not isinstance(entry, dict) or not isinstance(entry.get("file"), str) or set(entry) - _KEYS:
@@ -141,20 +165,23 @@ def _size_of(path: Path) -> tuple[int, int] | str:
 
 
 def settle_folder_streams(
-    streams: Sequence[Stream], broken: Broken, on_listing: Callable[[str], None]
+    streams: Sequence[Stream], broken: Broken, on_listing: Callable[[str], None], lists: Path | None = None
 ) -> tuple[tuple[Stream, ...], dict[str, list[FolderRow]]]:
-    """Give every folder stream its rows: those with its number of references whose aspect is nearest to its own.
+    """Give every folder stream its rows: those with its number of references that fit its size best.
 
-    Streams of the same folder are buckets of aspect. Streams that get no row are left out; `on_listing` is told what
-    each folder holds. Raises what `scan` raises, and `InvalidSettings` if rows remain that no stream can take.
+    Streams of the same folder are buckets of aspect and size. `on_listing` is told what each folder holds, and which
+    streams get no row and are left out; the folder `lists` gets a file with all that cannot be used.
+    Raises what `scan` raises, and `InvalidSettings` for rows that no stream can take, and, if `broken` says so, for
+    streams that get no row.
     """
     folders = dict.fromkeys(stream.folder for stream in streams if stream.source is Source.FOLDER)
     given: dict[str, list[FolderRow]] = {stream.name: [] for stream in streams if stream.source is Source.FOLDER}
-    for name in folders:
+    for number, name in enumerate(folders, start=1):
         if name is None:
             raise InvalidSettings("a stream of source folder names no folder", field="data.streams")
-        listing = scan(Path(name).expanduser(), broken)
-        on_listing(f"{name}: {listing.summary()}")
+        unusable = None if lists is None else lists / f"unusable-{number}.txt"
+        listing = scan(Path(name).expanduser(), broken, unusable)
+        on_listing(f"{name}: {listing.summary(unusable)}")
         for row in listing.rows:
             fitting = [s for s in streams if s.folder == name and s.references == len(row.references)]
             if not fitting:
@@ -162,13 +189,33 @@ def settle_folder_streams(
                     f"{row.file} has {len(row.references)} references, and no stream of {name} takes so many",
                     field="data.streams",
                 )
-            given[min(fitting, key=lambda stream: _aspect_distance(stream.size_px, row.size)).name].append(row)
+            given[_bucket(fitting, row.size).name].append(row)
+    empty = [name for name, rows in given.items() if not rows]
+    if empty and broken is Broken.REFUSE:
+        raise InvalidSettings(
+            f"no picture fits best into {_few(empty)}; leave such streams out, or set data.broken=skip",
+            field="data.streams",
+        )
+    if empty:
+        on_listing(f"streams left out, for no picture fits best into them: {len(empty)} ({_few(empty)})")
     settled = [
         replace(stream, rows=len(given[stream.name])) if stream.source is Source.FOLDER else stream
         for stream in streams
-        if stream.source is not Source.FOLDER or given[stream.name]
+        if stream.name not in empty
     ]
     return tuple(settled), given
+
+
+def _bucket(streams: Sequence[Stream], size: tuple[int, int]) -> Stream:
+    """Of the streams whose aspect is nearest the largest that a picture fills without being enlarged, or the smallest."""
+    nearest = min(_aspect_distance(stream.size_px, size) for stream in streams)
+    alike = [each for each in streams if math.isclose(_aspect_distance(each.size_px, size), nearest, abs_tol=1e-9)]
+    filled = [each for each in alike if each.size_px[0] <= size[0] and each.size_px[1] <= size[1]]
+    return max(filled, key=_area) if filled else min(alike, key=_area)
+
+
+def _area(stream: Stream) -> int:
+    return stream.size_px[0] * stream.size_px[1]
 
 
 def _aspect_distance(size: tuple[int, int], other: tuple[int, int]) -> float:
