@@ -1,18 +1,37 @@
 """`licht train` from its command line: what it refuses, and several processes as torchrun starts them."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from licht.cli.main import run as command
 from licht.recipes.nano import nano_smoke
-from licht.training.config import DataConfig, Source, Stream
+from licht.training.config import DataConfig, Recipe, Source, Stream
 from licht.training.log import read_log
+from licht.training.state import checkpoints, read_tensors
 from licht.training.tokenizer import save_tokenizer, train_tokenizer
 from tests.training.runs import CAPTIONS, TINY, autoencoder_run
+
+
+def tiny_flow(folder: Path, steps: int) -> Recipe:
+    """A recipe whose data take seconds, and the autoencoder that it names."""
+    autoencoder_run(folder / "autoencoder")
+    stream = Stream("pictures", Source.PICTURE, ("one",), 16, 1.0, size_px=(64, 64), captions=2)
+    recipe = nano_smoke()
+    return replace(
+        recipe,
+        networks=TINY,
+        autoencoder_from=str(folder / "autoencoder"),
+        data=DataConfig(streams=(stream,)),
+        optim=replace(recipe.optim, steps=steps, batch=4, warmup_steps=1),
+    )
 
 
 def test_a_resume_with_another_recipe_is_refused_before_data_are_touched(
@@ -33,16 +52,8 @@ def test_a_resume_with_another_recipe_is_refused_before_data_are_touched(
 @pytest.mark.slow
 def test_two_processes_prepare_once_and_train(tmp_path: Path) -> None:
     """The first prepares the data while the other waits; weights are spread; one of them talks."""
-    autoencoder_run(tmp_path / "autoencoder")
-    stream = Stream("pictures", Source.PICTURE, ("one",), 16, 1.0, size_px=(64, 64), captions=2)
-    recipe = nano_smoke()
-    recipe = replace(
-        recipe,
-        networks=TINY,
-        autoencoder_from=str(tmp_path / "autoencoder"),
-        data=DataConfig(streams=(stream,)),
-        optim=replace(recipe.optim, steps=3, batch=4, warmup_steps=1, shard=True),
-    )
+    recipe = tiny_flow(tmp_path, steps=3)
+    recipe = replace(recipe, optim=replace(recipe.optim, shard=True))
     (tmp_path / "recipe.json").write_text(recipe.as_json(), "utf-8")
     run = tmp_path / "run"
     save_tokenizer(train_tokenizer(CAPTIONS, TINY.vocab_size), run / "tokenizer")
@@ -59,3 +70,28 @@ def test_two_processes_prepare_once_and_train(tmp_path: Path) -> None:
     assert (run / "step-00000003" / "state.safetensors").is_file()
     assert (run / "sample-00000003.png").is_file()
     assert [line["step"] for line in read_log(run) if "loss" in line] == [0]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_as_if_it_never_was(tmp_path: Path) -> None:
+    """SIGKILL between two steps, in the midst of a checkpoint or wherever it strikes; then the same command again."""
+    recipe = replace(tiny_flow(tmp_path, steps=61), checkpoint_minutes=0.0)
+    (tmp_path / "recipe.json").write_text(recipe.as_json(), "utf-8")
+    licht = [sys.executable, "-m", "licht", "train", str(tmp_path / "recipe.json"), "--data", str(tmp_path / "data")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for run in (whole, parts):
+        save_tokenizer(train_tokenizer(CAPTIONS, TINY.vocab_size), run / "tokenizer")
+    subprocess.run([*licht, "--run", str(whole)], env=environment, capture_output=True, check=True)
+    with subprocess.Popen([*licht, "--run", str(parts)], env=environment, stderr=subprocess.DEVNULL) as killed:
+        while killed.poll() is None and not any(path.name >= "step-00000022" for path in checkpoints(parts)):
+            time.sleep(0.002)
+        killed.send_signal(signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    assert checkpoints(parts)[-1].name < "step-00000061"
+    subprocess.run([*licht, "--run", str(parts)], env=environment, capture_output=True, check=True)
+    assert read_log(parts) == read_log(whole)
+    assert [line["step"] for line in read_log(parts) if "loss" in line] == [0, 20, 40, 60]
+    expected, got = (read_tensors(run / "step-00000061" / "state.safetensors") for run in (whole, parts))
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
