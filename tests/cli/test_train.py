@@ -12,26 +12,10 @@ import pytest
 import torch
 
 from licht.cli.main import run as command
-from licht.recipes.nano import nano_smoke
-from licht.training.config import DataConfig, Recipe, Source, Stream
 from licht.training.log import read_log
 from licht.training.state import checkpoints, read_tensors
 from licht.training.tokenizer import save_tokenizer, train_tokenizer
-from tests.training.runs import CAPTIONS, TINY, autoencoder_run
-
-
-def tiny_flow(folder: Path, steps: int) -> Recipe:
-    """A recipe whose data take seconds, and the autoencoder that it names."""
-    autoencoder_run(folder / "autoencoder")
-    stream = Stream("pictures", Source.PICTURE, ("one",), 16, 1.0, size_px=(64, 64), captions=2)
-    recipe = nano_smoke()
-    return replace(
-        recipe,
-        networks=TINY,
-        autoencoder_from=str(folder / "autoencoder"),
-        data=DataConfig(streams=(stream,)),
-        optim=replace(recipe.optim, steps=steps, batch=4, warmup_steps=1),
-    )
+from tests.training.runs import CAPTIONS, TINY, autoencoder_run, tiny_flow
 
 
 def test_a_resume_with_another_recipe_is_refused_before_data_are_touched(

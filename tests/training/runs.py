@@ -10,7 +10,7 @@ from licht.model.autoencoder import Autoencoder
 from licht.recipes.nano import nano_autoencoder, nano_smoke
 from licht.training.autoencoder import AutoencoderModule
 from licht.training.build import autoencoder_config
-from licht.training.config import Networks, Recipe, Task
+from licht.training.config import DataConfig, Networks, Recipe, Source, Stream, Task
 from licht.training.ema import EMA
 from licht.training.flow import FlowNetworks
 from licht.training.state import save_state
@@ -60,3 +60,17 @@ def flow_run(run: Path, autoencoder: Path, task: Task = Task.FLOW, networks: Net
     save_state(run, 7, module, ema, [], recipe, seconds=600.0)
     save_tokenizer(train_tokenizer(CAPTIONS, networks.vocab_size), run / "tokenizer")
     return recipe
+
+
+def tiny_flow(folder: Path, steps: int) -> Recipe:
+    """A recipe whose data take seconds, and the autoencoder that it names."""
+    autoencoder_run(folder / "autoencoder")
+    stream = Stream("pictures", Source.PICTURE, ("one",), 16, 1.0, size_px=(64, 64), captions=2)
+    recipe = nano_smoke()
+    return replace(
+        recipe,
+        networks=TINY,
+        autoencoder_from=str(folder / "autoencoder"),
+        data=DataConfig(streams=(stream,)),
+        optim=replace(recipe.optim, steps=steps, batch=4, warmup_steps=1),
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import platformdirs
 
-from licht.checkpoint.assets import built_in as built_in
+from licht.checkpoint.assets import built_in
 from licht.checkpoint.folder import ModelFiles, read_file, read_folder
 from licht.checkpoint.registry import MODEL_NAME, Registered, find_registered
 from licht.core.errors import InvalidRequest, UnknownModel

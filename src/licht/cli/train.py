@@ -6,14 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import torch
-
-    from licht.evaluation.judge_training import Soften
-    from licht.model.autoencoder import Autoencoder
+    from licht.cli.trainer import Order
     from licht.training.config import Recipe
-    from licht.training.loop import Rank, TrainingTask
 
 
 def train(
@@ -32,17 +26,15 @@ def train(
     ),
 ) -> None:
     """Train a model by RECIPE. Data are prepared first; everything goes on where it was interrupted."""
+    from licht.cli.trainer import Order, settled_recipe
     from licht.recipes import RECIPES
-    from licht.training.checks import check
-    from licht.training.config import override
     from licht.training.state import refuse_other_recipe
 
     if recipe == "list":
         for name, function in RECIPES.items():
             typer.echo(f"{name:20s} {(function.__doc__ or '').splitlines()[0]}")
         return
-    pairs = [change.partition("=") for change in changes or []]
-    settled = check(override(_recipe(recipe), {field: value for field, _, value in pairs}))
+    settled = settled_recipe(recipe, changes or [])
     if show:
         typer.echo(settled.as_json())
         return
@@ -50,26 +42,7 @@ def train(
     # before any data are touched: a run that cannot go on leaves them as they are
     refuse_other_recipe(folder, settled)
     _screen(settled, policy)
-    _follow(settled, folder, data or folder / "data", minutes, device, tensorboard)
-
-
-def _recipe(name: str) -> "Recipe":
-    """The recipe of a name or a file."""
-    from licht.core.errors import InvalidSettings
-    from licht.recipes import RECIPES
-    from licht.training.config import recipe_from_json
-
-    if name in RECIPES:
-        return RECIPES[name]()
-    try:
-        is_file = Path(name).is_file()
-        text = Path(name).read_text("utf-8") if is_file else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"the recipe {name[:100]!r} cannot be read ({error})", field="recipe") from error
-    if not is_file:
-        known = ", ".join(RECIPES)
-        raise InvalidSettings(f"recipe {name!r} is unknown; name a JSON file, or one of {known}", field="recipe")
-    return recipe_from_json(text)
+    _follow(settled, Order(folder, data or folder / "data", minutes, device, tensorboard))
 
 
 def _screen(recipe: "Recipe", policy_name: str) -> None:
@@ -90,85 +63,20 @@ def _screen(recipe: "Recipe", policy_name: str) -> None:
             require_clean(path, policy)
 
 
-def _follow(recipe: "Recipe", run: Path, data: Path, minutes: float, device: str, tensorboard: bool) -> None:
+def _follow(recipe: "Recipe", order: "Order") -> None:
     from rich.console import Console
 
-    from licht.training.loop import Report, distributed, first_alone
-    from licht.training.loop import train as follow
-    from licht.training.tensorboard import open_tensorboard
+    from licht.cli.trainer import follow
 
     console = Console(stderr=True)
-    status = console.status("starting")
+    with console.status("starting") as status:
 
-    def preparing(what: str, done: int, total: int) -> None:
-        if total:
-            status.update(f"preparing {what}: {done:,} of {total:,}")
-        else:
-            console.print(what, highlight=False)
+        def tell(line: str, passing: bool) -> None:
+            status.update(line)
+            if not passing or not console.is_terminal:
+                console.print(line, highlight=False)
 
-    def training(report: Report) -> None:
-        line = (
-            f"step {report.step:,} of {report.steps:,}, loss {report.loss:.4f}, {report.pictures_per_s:.1f} pictures/s"
-        )
-        status.update(line)
-        if not console.is_terminal:
-            console.print(line)
-
-    with status, distributed() as rank:
-        console.quiet = rank.index > 0
-        watch = open_tensorboard(run) if tensorboard and not rank.index else None
-        place = _device(device, rank)
-        task = first_alone(rank, lambda: _assemble(recipe, run, data, place, preparing))
-        report = follow(task, recipe, run, minutes, training, watch)
-    if not rank.index:
-        typer.echo(f"{run}: step {report.step:,} of {report.steps:,}, loss {report.loss:.4f}", err=True)
-        typer.echo(str(run))
-
-
-def _device(name: str, rank: "Rank") -> "torch.device":
-    """This process's device: with several, each has the GPU of its own number."""
-    import os
-
-    import torch
-
-    from licht.engine.devices import choose_device
-
-    chosen = choose_device(name)
-    if rank.count > 1 and chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(chosen)
-    return chosen
-
-
-def _assemble(
-    recipe: "Recipe", run: Path, data: Path, place: "torch.device", preparing: "Callable[[str, int, int], None]"
-) -> "TrainingTask":
-    from licht.checkpoint.assets import built_in
-    from licht.evaluation.judge_training import assemble_judge
-    from licht.evaluation.sheets import write_sheet
-    from licht.training.assemble import assemble, find_autoencoder
-    from licht.training.config import Task
-
-    if recipe.task is Task.JUDGE:
-        autoencoder = None if recipe.autoencoder_from is None else find_autoencoder(recipe, built_in())
-        _describe_for_judge(recipe, data, autoencoder)
-        return assemble_judge(recipe, data, place, preparing, _softener(autoencoder))
-    return assemble(recipe, run, data, place, built_in(), write_sheet, preparing)
-
-
-def _describe_for_judge(recipe: "Recipe", data: Path, autoencoder: "Autoencoder | None") -> None:
-    """Refuse pictures that were prepared for another task or softened otherwise. Raises `InvalidSettings`."""
-    from licht.training.files import weights_digest
-    from licht.training.pictures import PictureStore
-
-    softened = "none" if autoencoder is None else f"a third, by {weights_digest(autoencoder)}"
-    shown = {"shows": "scenes of the judge", "seed": recipe.data.seed, "softened": softened}
-    # opening them compares, or describes what is new; the judge opens them again
-    PictureStore(data / "pictures.bin", recipe.data.pictures, (128, 128), shown)
-
-
-def _softener(autoencoder: "Autoencoder | None") -> "Soften | None":
-    """What passes pictures through the autoencoder that a judge's recipe names, if it names one."""
-    from licht.evaluation.decoded import decoded
-
-    return None if autoencoder is None else lambda pictures: decoded(autoencoder, pictures)
+        report = follow(recipe, order, tell)
+    if report is not None:
+        typer.echo(f"{order.run}: {report}", err=True)
+        typer.echo(str(order.run))

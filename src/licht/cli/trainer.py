@@ -1,0 +1,179 @@
+"""Training on a machine that has torch, numpy, safetensors, tokenizers and Pillow, and nothing else.
+
+`python -m licht.cli.trainer RECIPE --minutes 9` does what `licht train RECIPE --minutes 9` does, which calls this.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from licht.evaluation.judge_training import Soften
+    from licht.model.autoencoder import Autoencoder
+    from licht.training.config import Recipe
+    from licht.training.loop import Rank, Report, TrainingTask
+
+_EVERY_S = 5.0
+"""Preparation tells how far it is so often."""
+Tell = Callable[[str, bool], None]
+"""Takes a line, and whether the next one makes it old."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Where a recipe is followed, and for how long."""
+
+    run: Path
+    data: Path
+    minutes: float
+    device: str = "auto"
+    tensorboard: bool = False
+
+
+def settled_recipe(name: str, changes: Sequence[str]) -> "Recipe":
+    """The recipe of a name or a JSON file, changed by FIELD=VALUE. Raises `InvalidSettings`."""
+    from licht.training.checks import check
+    from licht.training.config import override
+
+    pairs = [change.partition("=") for change in changes]
+    return check(override(_recipe(name), {field: value for field, _, value in pairs}))
+
+
+def _recipe(name: str) -> "Recipe":
+    """The recipe of a name or a file."""
+    from licht.core.errors import InvalidSettings
+    from licht.recipes import RECIPES
+    from licht.training.config import recipe_from_json
+
+    if name in RECIPES:
+        return RECIPES[name]()
+    try:
+        is_file = Path(name).is_file()
+        text = Path(name).read_text("utf-8") if is_file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"the recipe {name[:100]!r} cannot be read ({error})", field="recipe") from error
+    if not is_file:
+        known = ", ".join(RECIPES)
+        raise InvalidSettings(f"recipe {name!r} is unknown; name a JSON file, or one of {known}", field="recipe")
+    return recipe_from_json(text)
+
+
+def follow(recipe: "Recipe", order: Order, tell: Tell) -> str | None:
+    """Prepare what is missing and train; returns where the run stands, None in all processes but the first."""
+    from licht.training.loop import distributed, first_alone, train
+    from licht.training.tensorboard import open_tensorboard
+
+    with distributed() as rank:
+        first = not rank.index
+        told_at = -_EVERY_S
+
+        def preparing(what: str, done: int, total: int) -> None:
+            nonlocal told_at
+            now = time.monotonic()
+            if not first or (0 < done < total and now - told_at < _EVERY_S):
+                return
+            told_at = now
+            tell(f"preparing {what}: {done:,} of {total:,}" if total else what, bool(total))
+
+        def training(report: "Report") -> None:
+            if first:
+                tell(f"{_standing(report)}, {report.pictures_per_s:.1f} pictures/s", True)
+
+        watch = open_tensorboard(order.run) if order.tensorboard and first else None
+        place = _device(order.device, rank)
+        task = first_alone(rank, lambda: _assemble(recipe, order.run, order.data, place, preparing))
+        report = train(task, recipe, order.run, order.minutes, training, watch)
+    return _standing(report) if first else None
+
+
+def _standing(report: "Report") -> str:
+    return f"step {report.step:,} of {report.steps:,}, loss {report.loss:.4f}"
+
+
+def _device(name: str, rank: "Rank") -> "torch.device":
+    """This process's device: with several, each has the GPU of its own number."""
+    import os
+
+    import torch
+
+    from licht.engine.devices import choose_device
+
+    chosen = choose_device(name)
+    if rank.count > 1 and chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(chosen)
+    return chosen
+
+
+def _assemble(
+    recipe: "Recipe", run: Path, data: Path, place: "torch.device", preparing: "Callable[[str, int, int], None]"
+) -> "TrainingTask":
+    from licht.checkpoint.assets import built_in
+    from licht.evaluation.judge_training import assemble_judge
+    from licht.evaluation.sheets import write_sheet
+    from licht.training.assemble import assemble, find_autoencoder
+    from licht.training.config import Task
+
+    if recipe.task is Task.JUDGE:
+        autoencoder = None if recipe.autoencoder_from is None else find_autoencoder(recipe, built_in())
+        _describe_for_judge(recipe, data, autoencoder)
+        return assemble_judge(recipe, data, place, preparing, _softener(autoencoder))
+    return assemble(recipe, run, data, place, built_in(), write_sheet, preparing)
+
+
+def _describe_for_judge(recipe: "Recipe", data: Path, autoencoder: "Autoencoder | None") -> None:
+    """Refuse pictures that were prepared for another task or softened otherwise. Raises `InvalidSettings`."""
+    from licht.training.files import weights_digest
+    from licht.training.pictures import PictureStore
+
+    softened = "none" if autoencoder is None else f"a third, by {weights_digest(autoencoder)}"
+    shown = {"shows": "scenes of the judge", "seed": recipe.data.seed, "softened": softened}
+    # opening them compares, or describes what is new; the judge opens them again
+    PictureStore(data / "pictures.bin", recipe.data.pictures, (128, 128), shown)
+
+
+def _softener(autoencoder: "Autoencoder | None") -> "Soften | None":
+    """What passes pictures through the autoencoder that a judge's recipe names, if it names one."""
+    from licht.evaluation.decoded import decoded
+
+    return None if autoencoder is None else lambda pictures: decoded(autoencoder, pictures)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Follow a recipe; returns the exit code. Options are those of `licht train`."""
+    import argparse
+
+    from licht.core.errors import InvalidSettings, LichtError
+    from licht.training.state import refuse_other_recipe
+
+    parser = argparse.ArgumentParser("python -m licht.cli.trainer", description="Train a model by a recipe.")
+    parser.add_argument("recipe", help="a recipe's name or JSON file")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--run", type=Path, help="folder of the run (default: runs/RECIPE)")
+    parser.add_argument("--data", type=Path, help="folder of prepared data (default: RUN/data)")
+    parser.add_argument("--set", dest="changes", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args(arguments)
+    try:
+        recipe = settled_recipe(given.recipe, given.changes)
+        if any(stream.folder is not None for stream in recipe.data.streams):
+            raise InvalidSettings("folders of pictures are screened first: use `licht train`", field="data.streams")
+        run = given.run or Path("runs") / recipe.name
+        refuse_other_recipe(run, recipe)
+        order = Order(run, given.data or run / "data", given.minutes, given.device)
+        report = follow(recipe, order, lambda line, _passing: print(line, file=sys.stderr, flush=True))
+    except LichtError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return error.exit_code
+    if report is not None:
+        print(run)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
