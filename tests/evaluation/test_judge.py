@@ -26,6 +26,7 @@ from licht.evaluation.judge_training import (
     JudgeBatch,
     JudgeModule,
     JudgeTask,
+    Softening,
     Targets,
     assemble_judge,
     draw_places,
@@ -203,11 +204,13 @@ def test_a_third_of_the_pictures_is_softened(tmp_path: Path) -> None:
         return torch.full_like(pictures, 128)
 
     recipe = replace(nano_judge(), data=DataConfig(seed=3, pictures=18))
-    task = assemble_judge(recipe, tmp_path, torch.device("cpu"), lambda *_: None, gray)
+    task = assemble_judge(recipe, tmp_path, torch.device("cpu"), lambda *_: None, Softening(gray, "gray"))
     images = task.store.images(torch.arange(18))
     flat = [float(image.std()) == 0.0 for image in images]
     assert flat == [is_softened(index) for index in range(18)]
     assert sum(flat) == 6
+    with pytest.raises(InvalidSettings, match="softened"):
+        assemble_judge(recipe, tmp_path, torch.device("cpu"), lambda *_: None)
 
 
 def test_ranks_share_a_batch(tmp_path: Path) -> None:

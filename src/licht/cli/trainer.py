@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from licht.evaluation.judge_training import Soften
+    from licht.evaluation.judge_training import Softening
     from licht.model.autoencoder import Autoencoder
     from licht.training.config import Recipe
     from licht.training.loop import Rank, Report, TrainingTask
@@ -121,27 +121,19 @@ def _assemble(
 
     if recipe.task is Task.JUDGE:
         autoencoder = None if recipe.autoencoder_from is None else find_autoencoder(recipe, built_in())
-        _describe_for_judge(recipe, data, autoencoder)
-        return assemble_judge(recipe, data, place, preparing, _softener(autoencoder))
+        return assemble_judge(recipe, data, place, preparing, _softening(autoencoder))
     return assemble(recipe, run, data, place, built_in(), write_sheet, preparing)
 
 
-def _describe_for_judge(recipe: "Recipe", data: Path, autoencoder: "Autoencoder | None") -> None:
-    """Refuse pictures that were prepared for another task or softened otherwise. Raises `InvalidSettings`."""
-    from licht.training.files import weights_digest
-    from licht.training.pictures import PictureStore
-
-    softened = "none" if autoencoder is None else f"a third, by {weights_digest(autoencoder)}"
-    shown = {"shows": "scenes of the judge", "seed": recipe.data.seed, "softened": softened}
-    # opening them compares, or describes what is new; the judge opens them again
-    PictureStore(data / "pictures.bin", recipe.data.pictures, (128, 128), shown)
-
-
-def _softener(autoencoder: "Autoencoder | None") -> "Soften | None":
+def _softening(autoencoder: "Autoencoder | None") -> "Softening | None":
     """What passes pictures through the autoencoder that a judge's recipe names, if it names one."""
     from licht.evaluation.decoded import decoded
+    from licht.evaluation.judge_training import Softening
+    from licht.training.files import weights_digest
 
-    return None if autoencoder is None else lambda pictures: decoded(autoencoder, pictures)
+    if autoencoder is None:
+        return None
+    return Softening(lambda pictures: decoded(autoencoder, pictures), weights_digest(autoencoder))
 
 
 def main(arguments: Sequence[str]) -> int:

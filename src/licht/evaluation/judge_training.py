@@ -62,8 +62,13 @@ _ASTRAY: Final = 0.5
 _RIGHT, _WRONG = 0.5, 0.35
 """A place shows the thing whose box overlaps it at least so much, and nothing if none overlaps it more than that."""
 
-Soften = Callable[[Tensor], Tensor]
-"""uint8 pictures (B, H, W, 3) -> the same as they come out of an autoencoder."""
+
+@dataclass(frozen=True, slots=True)
+class Softening:
+    """`soften`: uint8 pictures (B, H, W, 3) -> the same as they come out of an autoencoder; `name` says of which."""
+
+    soften: Callable[[Tensor], Tensor]
+    name: str
 
 
 def judge_scene(seed: int, index: int) -> Scene:
@@ -342,20 +347,22 @@ def assemble_judge(
     data: Path,
     device: torch.device,
     on_progress: Callable[[str, int, int], None],
-    soften: Soften | None = None,
+    softening: Softening | None = None,
 ) -> JudgeTask:
-    """Render what is missing in `data`, a third of it passed through `soften`, and build the task.
+    """Render what is missing in `data`, a third of it softened if anything softens, and build the task.
 
     What a run named by `start_from` has trained is taken over and its finder trained no further; networks that it lacks
     begin anew.
     """
-    store = PictureStore(data / "pictures.bin", recipe.data.pictures, (_SIDE_PX, _SIDE_PX))
+    softened = "none" if softening is None else f"a third, by {softening.name}"
+    shown = {"shows": "scenes of the judge", "seed": recipe.data.seed, "softened": softened}
+    store = PictureStore(data / "pictures.bin", recipe.data.pictures, (_SIDE_PX, _SIDE_PX), shown)
 
     def draw(first: int, count: int) -> Tensor:
         pictures = render([judge_scene(recipe.data.seed, index) for index in range(first, first + count)], 128, 128)
         some = torch.tensor([number for number in range(count) if is_softened(first + number)])
-        if soften is not None and len(some):
-            pictures[some] = soften(pictures[some])
+        if softening is not None and len(some):
+            pictures[some] = softening.soften(pictures[some])
         return pictures
 
     store.fill(draw, 64, lambda done, total: on_progress("pictures", done, total))
