@@ -5,6 +5,7 @@ import pytest
 
 from licht.core.errors import InvalidRequest
 from licht.world.arrange import arrange
+from licht.world.captions import caption
 from licht.world.heldout import HELD_OUT_PAIRS, color_shapes, is_held_out, shows_held_out
 from licht.world.labels import labels
 from licht.world.layout import is_clear, keep_apart
@@ -139,3 +140,22 @@ def test_labels_say_what_is_there() -> None:
         left, top, right, bottom = (side * size for side, size in zip(label.box, (160, 96, 160, 96), strict=True))
         assert left - 1.5 <= int(columns.min()) <= int(columns.max()) + 1 <= right + 1.5
         assert top - 1.5 <= int(rows.min()) <= int(rows.max()) + 1 <= bottom + 1.5
+
+
+def test_what_is_usual_is_common_and_what_is_not_is_told() -> None:
+    scenes = [sample_scene("two", 12, index) for index in range(300)]
+    usual = {
+        "eye level": [scene.camera.height == "eye level" for scene in scenes],
+        "medium": [scene.camera.distance == "medium" for scene in scenes],
+        "side": [scene.light.side in {"left", "right"} for scene in scenes],
+        "neutral": [scene.light.warmth == "neutral" for scene in scenes],
+        "plain floor": [scene.floor.kind == "plain" for scene in scenes],
+    }
+    shares = {name: sum(hits) / len(hits) for name, hits in usual.items()}
+    assert all(0.72 < share < 0.95 for share in shares.values()), shares
+    for index, scene in enumerate(scenes):
+        told = caption(scene, 12, index)
+        if scene.light.height == "low" and "light.side" in told.stated:
+            assert "light.height" in told.stated
+        if scene.camera.height != "eye level" and told.style != "negation":
+            assert "camera.height" in told.stated

@@ -18,6 +18,8 @@ CONTRAST: Final = 0.11
 PATTERN_CONTRAST: Final = 0.22
 TEXT_CONTRAST: Final = 0.34
 HEAD_LIGHTNESS: Final = 0.55  # below that, the eyes of a character cannot be made out
+CALM: Final = 0.8
+"""How often light and camera are as usual. What is rare costs a small model as much as what is common."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def _held_out_thing(dice: Dice, floor: Floor) -> tuple[str, v.Shape]:
             return color, shape
 
 
-def thing(dice: Dice, floor: Floor, *, hex_share: float = 0.0, plain: float = 0.75, unseen: bool = False) -> Thing:
+def thing(dice: Dice, floor: Floor, *, hex_share: float = 0.0, plain: float = 0.85, unseen: bool = False) -> Thing:
     """A random thing at the origin. `unseen` forces a held-out pair of colour and shape (and a plain surface)."""
     if unseen:
         color, shape = _held_out_thing(dice, floor)
@@ -91,7 +93,7 @@ def thing(dice: Dice, floor: Floor, *, hex_share: float = 0.0, plain: float = 0.
     while True:
         shape = dice.pick(v.SHAPES)
         color = object_color(dice, floor, hex_share)
-        material: v.Material = dice.weighted((("matte", 0.42), ("shiny", 0.38), ("metal", 0.20)))
+        material: v.Material = dice.weighted((("matte", 0.45), ("shiny", 0.38), ("metal", 0.17)))
         pattern: v.Pattern = "plain"
         second = None
         if material != "metal" and not v.is_hex(color) and not dice.chance(plain):
@@ -102,9 +104,13 @@ def thing(dice: Dice, floor: Floor, *, hex_share: float = 0.0, plain: float = 0.
 
 
 def turn(dice: Dice, shape: v.Shape) -> float:
-    """An angle about the vertical: rings roughly face the camera, cubes show two sides."""
-    spread = {"torus": 28.0, "cube": 40.0}.get(shape, 0.0)
-    return round(dice.rng.uniform(-spread, spread), 1) if spread else 0.0
+    """An angle about the vertical: rings roughly face the camera, cubes show two sides, the left one more of itself.
+
+    No caption tells it, so it varies little.
+    """
+    spread = {"torus": 10.0, "cube": 10.0}.get(shape, 0.0)
+    middle = 30.0 if shape == "cube" else 0.0
+    return round(dice.rng.uniform(middle - spread, middle + spread), 1) if spread else 0.0
 
 
 def character(dice: Dice, floor: Floor) -> Character:
@@ -123,7 +129,7 @@ def character(dice: Dice, floor: Floor) -> Character:
             return made
 
 
-def floor(dice: Dice, plain: float = 0.72) -> Floor:
+def floor(dice: Dice, plain: float = 0.85) -> Floor:
     """A random floor."""
     if dice.chance(plain):
         return Floor("plain", dice.pick(tuple(v.FLOOR_COLORS)))
@@ -133,35 +139,34 @@ def floor(dice: Dice, plain: float = 0.72) -> Floor:
     return Floor("checkered", first, second)
 
 
-def light(dice: Dice, spot_share: float = 0.03) -> Light:
-    """A random light, mostly from a side."""
-    side: v.LightSide = dice.weighted(
-        (("left", 0.34), ("right", 0.34), ("front", 0.11), ("behind", 0.09), ("above", 0.12))
-    )
+def light(dice: Dice, spot_share: float = 0.03, calm: float = CALM) -> Light:
+    """A random light; with probability `calm` each, high, neutral, and from the left or the right."""
+    side: v.LightSide = dice.pick(("left", "right") if dice.chance(calm) else v.LIGHT_SIDES)
     spot: v.Spot = dice.pick(v.SPOTS[1:]) if dice.chance(spot_share) else "none"
-    warmth: v.Warmth = dice.weighted((("neutral", 0.6), ("warm", 0.2), ("cool", 0.2)))
-    height: v.LightHeight = "high" if side == "above" or dice.chance(0.62) else "low"
+    warmth: v.Warmth = "neutral" if dice.chance(calm) else dice.pick(("warm", "cool"))
+    height: v.LightHeight = "high" if side == "above" or dice.chance(calm) else "low"
     return Light(side, height, warmth, spot)
 
 
-def camera(dice: Dice, extent: float, calm: float = 0.6) -> Camera:
+def camera(dice: Dice, extent: float, calm: float = CALM) -> Camera:
     """A random camera; with probability `calm` each, at eye level and at medium distance."""
     height: v.CameraHeight = "eye level" if dice.chance(calm) else dice.pick(("low", "high"))
-    distance: v.CameraDistance = "medium" if dice.chance(calm + 0.1) else dice.pick(("close", "far"))
+    distance: v.CameraDistance = "medium" if dice.chance(calm) else dice.pick(("close", "far"))
     return Camera(height, distance, extent)
 
 
 def lettering(dice: Dice, floor: Floor, aspect: float, lines: int = 1, place: v.TextPlace | None = None) -> Lettering:
     """Random words of the split that are readable on the floor's tone (or on their board)."""
     while True:
-        words = tuple(sample_word(dice.rng, dice.split) for _ in range(lines))
-        drawn: v.TextPlace = dice.weighted((("top", 0.5), ("sign", 0.32), ("bottom", 0.18)))
+        words = tuple(sample_word(dice.rng, dice.split, 5 if dice.chance(0.7) else 8) for _ in range(lines))
+        drawn: v.TextPlace = dice.weighted((("top", 0.6), ("sign", 0.25), ("bottom", 0.15)))
         where = drawn if place is None else place
-        size = dice.pick(v.TEXT_SIZES if lines == 1 else v.TEXT_SIZES[:2])
-        color = named_or_hex(dice, 0.08)
+        size: v.TextSize = dice.weighted((("small", 0.15), ("medium", 0.4), ("large", 0.45 if lines == 1 else 0.0)))
+        color = dice.pick(("white", "black")) if dice.chance(0.5) else named_or_hex(dice, 0.08)
         board = dice.pick(("white", "white", "black", "yellow", "blue", "red", "green")) if where == "sign" else None
         ground = (v.hex_of(board),) if board is not None else floor.hexes
-        made = Lettering(words, dice.pick(v.FONTS), size, color, where, board)
+        font: v.FontName = dice.weighted((("sans", 0.6), ("serif", 0.2), ("typewriter", 0.2)))
+        made = Lettering(words, font, size, color, where, board)
         readable = lightness_contrast(ground, v.hex_of(color)) >= TEXT_CONTRAST and len(set(words)) == len(words)
         if readable and text_fits(made, aspect):
             return made

@@ -190,7 +190,7 @@ def floor_noun(floor: Floor) -> str:
 def light_noun(light: Light, voice: Voice) -> str:
     """`light`, `warm light`, `low cool light`: without an article."""
     words: list[str] = []
-    if light.side != "above" and voice.chance(0.25):
+    if light.side != "above" and (light.height == "low" or voice.chance(0.15)):
         words.append(light.height)
         voice.stated.add("light.height")
     if light.warmth != "neutral" or voice.chance(0.12):

@@ -97,7 +97,7 @@ def at(subject: Subject, x: float, z: float) -> Subject:
 
 def side_by_side(dice: Dice, subjects: Sequence[Subject], stretch: float = 1.0) -> tuple[Subject, ...]:
     """Subjects from left to right, a little irregular."""
-    gap = dice.rng.uniform(0.22, 0.6) * stretch
+    gap = dice.rng.uniform(0.25, 0.5) * stretch
     widths = [footprint_of(subject) for subject in subjects]
     places = [0.0]
     for left, right in pairwise(widths):
@@ -135,7 +135,7 @@ def two_rows(dice: Dice, subjects: Sequence[Subject]) -> tuple[Subject, ...]:
     return tuple(placed)
 
 
-def things(dice: Dice, floor: Floor, count: int, *, hex_share: float = 0.0, plain: float = 0.75) -> list[Thing]:
+def things(dice: Dice, floor: Floor, count: int, *, hex_share: float = 0.0, plain: float = 0.85) -> list[Thing]:
     """Different things: no two agree in colour, shape and size. With unseen pairs, the first one is held out."""
     found: list[Thing] = []
     while len(found) < count:
@@ -286,7 +286,7 @@ def _studio(dice: Dice, aspect: float) -> Scene:
     floor = draw.floor(dice)
     some = things(dice, floor, dice.pick((1, 2)))
     camera = draw.camera(dice, EXTENTS[len(some)], calm=0.25)
-    return _scene(dice, floor, side_by_side(dice, some), aspect, camera=camera, light=draw.light(dice, 0.25))
+    return _scene(dice, floor, side_by_side(dice, some), aspect, camera=camera, light=draw.light(dice, 0.25, calm=0.25))
 
 
 def _negation(dice: Dice, aspect: float) -> Scene:
