@@ -13,7 +13,12 @@ from licht.training.config import (
 )
 
 SMALL = Networks()
-PICTURES = ("one", "two", "relation", "row", "layout", "many", "character", "hex", "pattern", "studio", "negation")
+FAMILY = Networks(hidden_size=320, heads=5, depth=2, depth_single=4)
+"""Rather wide than deep: half of 256 channels would be taken by the noise of a token's 128."""
+PICTURES = (
+    *("one", "two", "relation", "row", "layout", "one", "two", "character"),
+    *("hex", "pattern", "studio", "negation", "two", "layout", "relation", "many"),
+)
 WORDS = ("word", "word", "two_lines")
 EDITS = ("recolor", "restyle", "resize", "move", "add", "remove", "replace", "relight", "floor", "text", "camera")
 ONE_REFERENCE = ("subject", "subject", "subject", "palette", "lettering", "depth", "edges")
@@ -43,17 +48,17 @@ def nano_autoencoder() -> Recipe:
 
 
 STREAMS = (
-    Stream("pictures", Source.PICTURE, PICTURES, rows=54_000, weight=0.40),
-    Stream("words", Source.PICTURE, WORDS, rows=24_000, weight=0.22),
-    Stream("wide", Source.PICTURE, PICTURES, rows=4_500, weight=0.03, size_px=(160, 96)),
-    Stream("tall", Source.PICTURE, PICTURES, rows=4_500, weight=0.03, size_px=(96, 160)),
-    Stream("tiny", Source.PICTURE, PICTURES, rows=4_500, weight=0.02, size_px=(64, 64)),
-    Stream("edits", Source.EDIT, EDITS, rows=20_000, weight=0.14, references=1, captions=3),
-    Stream("one", Source.TASK, ONE_REFERENCE, rows=9_000, weight=0.07, references=1, captions=3),
-    Stream("two", Source.TASK, TWO_REFERENCES, rows=6_000, weight=0.04, references=2, captions=3),
-    Stream("three", Source.TASK, ("subjects",), rows=3_000, weight=0.02, references=3, captions=3),
-    Stream("four", Source.TASK, ("subjects",), rows=2_000, weight=0.01, references=4, captions=3),
-    Stream("ten", Source.TASK, ("many",), 1_600, 0.02, references=8, reference_px=64, captions=3),
+    Stream("pictures", Source.PICTURE, PICTURES, rows=32_000, weight=0.42),
+    Stream("words", Source.PICTURE, WORDS, rows=12_000, weight=0.18),
+    Stream("wide", Source.PICTURE, PICTURES, rows=1_600, weight=0.02, size_px=(160, 96)),
+    Stream("tall", Source.PICTURE, PICTURES, rows=1_600, weight=0.02, size_px=(96, 160)),
+    Stream("tiny", Source.PICTURE, PICTURES, rows=1_600, weight=0.02, size_px=(64, 64)),
+    Stream("edits", Source.EDIT, EDITS, rows=7_000, weight=0.17, references=1, captions=3),
+    Stream("one", Source.TASK, ONE_REFERENCE, rows=4_000, weight=0.09, references=1, captions=3),
+    Stream("two", Source.TASK, TWO_REFERENCES, rows=2_000, weight=0.04, references=2, captions=3),
+    Stream("three", Source.TASK, ("subjects",), rows=800, weight=0.015, references=3, captions=3),
+    Stream("four", Source.TASK, ("subjects",), rows=500, weight=0.01, references=4, captions=3),
+    Stream("ten", Source.TASK, ("many",), 400, 0.015, references=8, reference_px=64, captions=3),
 )
 """What the family is trained and distilled on; prepared once, for all of them."""
 
@@ -64,10 +69,10 @@ def nano_base() -> Recipe:
         name="nano_base",
         task=Task.FLOW,
         hardware="two CPU cores",
-        optim=OptimConfig(steps=60_000, batch=32, adamw_lr=1.5e-3, muon_lr=3e-3, warmup_steps=300, ema=0.9995),
+        optim=OptimConfig(steps=60_000, batch=64, adamw_lr=1.5e-3, muon_lr=3e-3, warmup_steps=200, ema=0.999),
         data=DataConfig(streams=STREAMS),
-        networks=SMALL,
-        flow=FlowLoss(shift=2.2),
+        networks=FAMILY,
+        flow=FlowLoss(shift=2.2, short_text=40, full_length=0.12),
     )
 
 
@@ -79,7 +84,7 @@ def nano_dev() -> Recipe:
         hardware="two CPU cores",
         optim=OptimConfig(steps=3_000, batch=32, adamw_lr=5e-4, muon_lr=1e-3, warmup_steps=100, ema=0.995),
         data=DataConfig(streams=STREAMS),
-        networks=SMALL,
+        networks=FAMILY,
         flow=FlowLoss(shift=2.2, caption_dropout=0.0),
         start_from="runs/nano_base",
     )
@@ -93,7 +98,7 @@ def nano_klein() -> Recipe:
         hardware="two CPU cores",
         optim=OptimConfig(steps=3_000, batch=32, adamw_lr=5e-4, muon_lr=1e-3, warmup_steps=100, ema=0.995),
         data=DataConfig(streams=STREAMS),
-        networks=SMALL,
+        networks=FAMILY,
         flow=FlowLoss(caption_dropout=0.0),
         distil=DistilConfig(guidance=3.0, steps=4, substeps=4, on_policy=0.5),
         start_from="runs/nano_base",
