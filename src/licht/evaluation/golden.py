@@ -214,7 +214,7 @@ class ReferenceModel:
 
         parts = {"text_encoder": text_encoder, "tokenizer": tokenizer, "vae": vae, "transformer": transformer}
         kind = self.files.variant.kind
-        if self._mistral:
+        if self._mistral or (kind is Kind.DEV and transformer is not None):
             pipeline: Pipeline = Flux2Pipeline(scheduler=self._scheduler(), **parts)
         elif kind is Kind.KV and transformer is not None:
             pipeline = Flux2KleinKVPipeline(scheduler=self._scheduler(), **parts)
@@ -273,6 +273,7 @@ class ReferenceDrawing:
         """Draw with a pipeline that has a transformer and an autoencoder."""
         self.pipeline = pipeline
         self.kind = files.variant.kind
+        self.cached = files.variant.caches_references
         self.channels = files.variant.autoencoder.z_channels
 
     def close(self) -> None:
@@ -352,7 +353,7 @@ class ReferenceDrawing:
         out: Tensor
         if references is None:
             (out,) = transformer(hidden_states=x, img_ids=state.x_ids, **arguments)
-        elif self.kind is not Kind.KV:
+        elif not self.cached:
             ids = torch.cat([state.x_ids, references.ids], dim=1)
             (out,) = transformer(hidden_states=torch.cat([x, references.tokens_1RC], dim=1), img_ids=ids, **arguments)
         elif state.cache is not None:
@@ -393,6 +394,10 @@ class ReferenceDrawing:
         ).images
         return Drawn(last[0].float().cpu(), Picture(image.width, image.height, image.tobytes()))
 
+    def can_draw(self, pictures: Sequence[Picture]) -> bool:
+        """Whether the pipeline draws as the model was trained: only that for KV models caches references."""
+        return self.kind is Kind.KV or not (self.cached and pictures)
+
     @property
     def _device(self) -> torch.device:
         device: torch.device = self.pipeline.transformer.device
@@ -406,7 +411,7 @@ class ReferenceDrawing:
 
 @dataclass(slots=True)
 class _State:
-    """What stays the same over the steps of one drawing, and the cache that a KV model fills in the first one."""
+    """What stays the same over the steps of one drawing, and the cached references, which the first pass fills."""
 
     x_ids: Tensor
     references: ReferenceTokens | None
