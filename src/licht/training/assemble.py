@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 
 from licht.core.errors import InvalidSettings, OutputFailed
 from licht.model.autoencoder import Autoencoder
 from licht.training.autoencoder import AutoencoderTask
+from licht.training.build import autoencoder_config
 from licht.training.checks import check
 from licht.training.config import Recipe, Source, Stream, Task
 from licht.training.distil import DistilTask
@@ -66,7 +68,8 @@ def assemble(
         shown = {"shows": "every sort of picture", "seed": recipe.data.seed}
         store = PictureStore(data / "pictures.bin", recipe.data.pictures, (128, 128), shown)
         store.fill(mixed_pictures(recipe.data.seed), _CHUNK, lambda done, total: on_progress("pictures", done, total))
-        return AutoencoderTask(recipe, store, device, write_sheet, _labels(recipe, data, on_progress))
+        start = _start_autoencoder(recipe, known)
+        return AutoencoderTask(recipe, store, device, write_sheet, _labels(recipe, data, on_progress), start)
     autoencoder = find_autoencoder(recipe, known).to(device)
     encoder = CaptionEncoder(find_tokenizer(recipe, run, known), recipe.networks.text_length)
     rendered = RenderedRows(autoencoder, encoder, "train", recipe.data.seed)
@@ -74,7 +77,7 @@ def assemble(
         recipe.data.streams, recipe.data.broken, lambda line: on_progress(line, 0, 0), run
     )
     own = FolderRows(rendered.latents, encoder, given)
-    source = {"tokenizer": encoder.digest, "autoencoder": weights_digest(autoencoder)}
+    source = {"tokenizer": encoder.digest, "autoencoder": latents_digest(autoencoder)}
     stores = []
     for stream in streams:
         seed = None if stream.source is Source.FOLDER else recipe.data.seed
@@ -92,6 +95,15 @@ def assemble(
     sampling = Sampling(recipe.distil.steps, None) if recipe.task is Task.STEPS else Sampling()
     preview = Preview(autoencoder, encoder, PROMPTS, write_sheet, sampling)
     return _distillation(recipe, stores, encoder, device, preview, known)
+
+
+def _start_autoencoder(recipe: Recipe, known: Mapping[str, Path]) -> Autoencoder | None:
+    if recipe.start_from is None:
+        return None
+    start = open_autoencoder(named_folder(recipe.start_from, known))
+    if start.config != autoencoder_config(recipe.networks):
+        raise InvalidSettings(f"{recipe.start_from} has an autoencoder of other sizes than the recipe says")
+    return start
 
 
 def _check_grounding(recipe: Recipe) -> None:
@@ -152,6 +164,11 @@ def _distillation(
     task = DistilTask(recipe, stores, encoder, device, preview, teacher)
     fill(task.networks, start)
     return task
+
+
+def latents_digest(autoencoder: Autoencoder) -> str:
+    """The same for autoencoders that make the same latents of a picture, however they decode them."""
+    return weights_digest(nn.ModuleList([autoencoder.encoder, autoencoder.bn]))
 
 
 def find_autoencoder(recipe: Recipe, known: Mapping[str, Path]) -> Autoencoder:

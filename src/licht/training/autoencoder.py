@@ -69,13 +69,20 @@ class AutoencoderTask:
         device: torch.device,
         write_sheet: WriteSheet,
         labels: PictureStore | None = None,
+        start: Autoencoder | None = None,
     ) -> None:
-        """Build and initialise the networks from the recipe's seed. `labels` are those of the pictures in `store`."""
+        """Build and initialise the networks from the recipe's seed, or go on with those of `start`.
+
+        `labels` are those of the pictures in `store`.
+        """
         self.recipe, self.store, self.device, self.write_sheet = recipe, store, device, write_sheet
         self.labels = labels
         torch.manual_seed(recipe.seed)
         autoencoder = Autoencoder(autoencoder_config(recipe.networks))
         initialise_autoencoder(autoencoder)
+        if start is not None:
+            autoencoder.load_state_dict(start.state_dict())
+        autoencoder.encoder.requires_grad_(not recipe.autoencoder.decoder_only)
         self.module: nn.Module = AutoencoderModule(autoencoder, recipe.autoencoder).to(device)
         self.autoencoder = autoencoder
 

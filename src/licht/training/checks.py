@@ -64,6 +64,8 @@ def check(recipe: Recipe) -> Recipe:
             raise _wrong(f"optim.betas[{number}]", beta, "from 0 to less than 1")
     if recipe.distil.least_guidance > recipe.distil.most_guidance:
         raise _wrong("distil.least_guidance", recipe.distil.least_guidance, "at most distil.most_guidance")
+    if recipe.autoencoder.decoder_only and recipe.start_from is None:
+        raise _wrong("start_from", None, "an autoencoder to go on from, because autoencoder.decoder_only is set")
     if not recipe.name.strip():
         raise _wrong("name", recipe.name, "a name")
     _check_networks(recipe)

@@ -143,6 +143,8 @@ class AutoencoderLoss:
     noise: float = 0.0
     """Most noise that the decoder has to bear, in standard deviations of each latent channel; each picture of a batch
     gets an even share between none and this. It keeps the latents' errors and the pictures' in proportion."""
+    decoder_only: bool = False
+    """Go on with the decoder alone: the latents, and every flow model that was trained on them, stay as they are."""
 
 
 @dataclass(frozen=True, slots=True)

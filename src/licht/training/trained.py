@@ -120,6 +120,8 @@ def trained_autoencoder(run: Path) -> Autoencoder:
         raise InvalidSettings(f"{run} has trained {recipe.task}; expected the run of an autoencoder")
     autoencoder = Autoencoder(autoencoder_config(recipe.networks)).eval().requires_grad_(False)
     autoencoder.load_state_dict(read_tensors(checkpoint / "state.safetensors", "ema/autoencoder."))
+    if recipe.autoencoder.decoder_only:
+        return autoencoder  # the latents are those that it started from, and so are their statistics
     kept = checkpoint / "statistics.safetensors"
     statistics = dict(autoencoder.bn.named_buffers())
     if kept.is_file():
