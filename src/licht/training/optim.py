@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from licht.training.config import OptimConfig
-from licht.training.muon import KernelMuon
+from licht.training.muon import SharedMuon
 
 _BLOCKS = ("double_blocks.", "single_blocks.", "layers.")
 
@@ -17,7 +17,7 @@ def is_block_matrix(name: str, parameter: Tensor) -> bool:
 
 
 def is_inner_kernel(parameter: Tensor) -> bool:
-    """Whether `KernelMuon` trains this parameter: a kernel that neither reads nor writes colours."""
+    """Whether Muon may train this parameter: a kernel that neither reads nor writes colours."""
     return parameter.ndim == 4 and min(parameter.shape[:2]) > 3
 
 
@@ -46,9 +46,11 @@ def build_optimizers(
             torch.optim.Muon(
                 matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
             )
+            if config.shard
+            else SharedMuon(matrices, config.muon_lr, weight_decay=config.weight_decay)
         )
     if kernels:
-        optimizers.append(KernelMuon(kernels, config.muon_lr))
+        optimizers.append(SharedMuon(kernels, config.muon_lr))
     return optimizers
 
 
@@ -63,7 +65,7 @@ def set_rates(optimizers: list[torch.optim.Optimizer], step: int, config: OptimC
     """Set the learning rates for `step`; returns the factor."""
     factor = rate_factor(step, config)
     for optimizer in optimizers:
-        base = config.muon_lr if isinstance(optimizer, torch.optim.Muon | KernelMuon) else config.adamw_lr
+        base = config.muon_lr if isinstance(optimizer, torch.optim.Muon | SharedMuon) else config.adamw_lr
         for group in optimizer.param_groups:
             group["lr"] = base * factor
     return factor
