@@ -166,8 +166,8 @@ def _vocabulary(built: Models) -> Iterator[Measured]:
 
 
 KINDS = ("dev", "klein", "base", "kv")
-CHANGING = ("klein", "base")
-"""The kinds that the reference's pipeline for masks can draw with; it caches no references, as `nano` does."""
+CHANGING = ("klein", "base", "nano")
+"""The kinds that the reference's pipeline for masks can draw with."""
 
 SECTIONS: Mapping[str, Section] = MappingProxyType(
     {

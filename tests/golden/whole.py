@@ -50,10 +50,10 @@ NANO_DRAWINGS = (
         steps=8,
     ),
     Drawing(
-        "96x160", 'a large matte pink cylinder on a beige floor, with the word "SUN" on top', 3, Size(96, 160), steps=8
+        "64x96", 'a large matte pink cylinder on a beige floor, with the word "SUN" on top', 3, Size(64, 96), steps=8
     ),
-    Drawing("64x64", "a small shiny cyan sphere on a lilac floor", 5, Size(64, 64), steps=6),
     Drawing("128x128, unknown words", "Vögel über dem Fluß {und} 一只猫", 4, Size(128, 128), steps=4),
+    Drawing("reference", "a small shiny cyan sphere on a lilac floor", 5, Size(128, 128), (Size(100, 75),), steps=6),
 )
 
 
