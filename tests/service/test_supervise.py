@@ -52,13 +52,13 @@ def test_a_killed_process_is_started_again_and_all_end_together(tmp_path: Path) 
 
 
 LAST = """
-import signal, sys
-written = open(sys.argv[1], "a", buffering=1)
+import signal, sys, time
+written, heard = open(sys.argv[1], "a", buffering=1), []
 for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, lambda number, _: (written.write(f"{int(number)}\\n"), number == signal.SIGINT and sys.exit(0)))
+    signal.signal(number, lambda number, _: (written.write(f"{int(number)}\\n"), heard.append(number)))
 written.write("0\\n")
-while True:
-    signal.pause()
+while signal.SIGINT not in heard:
+    time.sleep(0.02)
 """
 
 
@@ -75,7 +75,8 @@ def test_what_ends_last_is_asked_again_when_the_others_are_gone(tmp_path: Path) 
     until(other, 1)
     supervisor.stop()
     thread.join(PATIENCE_S)
-    assert pids(last) == [0, signal.SIGTERM, signal.SIGINT]
+    # on a busy machine both may be waiting before it hears either, and the lower number comes first
+    assert sorted(pids(last)) == [0, signal.SIGINT, signal.SIGTERM]
 
 
 def test_a_process_that_does_not_listen_is_killed(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ LARGE = 3 * SMALL_BYTES
 @pytest.mark.parametrize("path", ROUTES)
 def test_without_a_key_nothing_of_a_body_is_read(service: Service, path: str) -> None:
     metrics_only = service.parts.keys.create("metrics", ("metrics",)).text
-    for key in (None, "nonsense", f"{service.key[:-1]}x", metrics_only):
+    almost = service.key[:-1] + ("y" if service.key.endswith("x") else "x")
+    for key in (None, "nonsense", almost, metrics_only):
         call = Call(service, path, key, [b"a" * LARGE] * 10, 10 * LARGE).run()
         assert (call.status in (401, 403, 422), call.looked) == (True, 0), (call.status, call.body)
 
