@@ -32,7 +32,7 @@ from licht.evaluation.suite_pictures import Prompt, prompts
 from licht.evaluation.suite_words import ssim
 from licht.evaluation.suites import SEED
 from licht.recipes.nano import nano_autoencoder, nano_base
-from licht.training.config import Recipe, Source, Stream
+from licht.training.config import Recipe, Source, Stream, override
 from licht.training.export import Release, export_run
 from licht.training.objectives import psnr
 from licht.world.render import render
@@ -53,15 +53,13 @@ def of_autoencoder(variant: str) -> str:
 def autoencoder_recipe(variant: str, steps: int) -> Recipe:
     """The recipe of the family, with the variant's channels and regularisers."""
     channels, *names = of_autoencoder(variant).split("+")
-    weights: dict[str, float] = {}
-    for name in names:
-        weights |= REGULARISERS[name]
     recipe = nano_autoencoder()
+    for name in names:
+        recipe = override(recipe, {f"autoencoder.{field}": str(value) for field, value in REGULARISERS[name].items()})
     return dataclasses.replace(
         recipe,
         name=f"autoencoder {of_autoencoder(variant)}",
         networks=dataclasses.replace(recipe.networks, z_channels=int(channels) // 4),
-        autoencoder=dataclasses.replace(recipe.autoencoder, **weights),
         optim=dataclasses.replace(recipe.optim, steps=steps),
     )
 

@@ -113,6 +113,13 @@ def test_the_exit_code_says_whether_every_difference_is_allowed(
     assert report["files"][0]["sha256"] in shown
 
 
+def test_what_the_reference_cannot_read_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--golden", "nano-base", "--device", "cpu", "--dtype", "float32"]) == 2
+    said = capsys.readouterr().err
+    assert "is stored as q4; compare the model that it was made of" in said
+    assert said.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_the_built_in_model_is_faithful(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--golden", "nano", "--json", "--device", "cpu", "--dtype", "float32"]) == 0

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from licht.checkpoint.detect import Layout, autoencoder_layout_of, transformer_layout_of
 from licht.checkpoint.folder import ModelFiles
 from licht.checkpoint.load import Placement
+from licht.checkpoint.packed import stored_format
 from licht.checkpoint.reader import read_json
 from licht.core.errors import NotAvailable
 from licht.core.request import Picture
@@ -81,8 +82,13 @@ class ReferenceModel:
     """One model as the reference runs it. Nothing large is kept: each question loads what it needs."""
 
     def __init__(self, files: ModelFiles, placement: Placement) -> None:
-        """Read nothing yet. Raises `NotAvailable` if the libraries are not installed."""
+        """Read nothing yet. Raises `NotAvailable` without the libraries, and for weights that they cannot read."""
         require_reference()
+        if (form := stored_format(files.transformer)) != "none":
+            raise NotAvailable(
+                f"the reference cannot read {files.parts.transformer}, which is stored as {form}; "
+                "compare the model that it was made of"
+            )
         from diffusers.utils import logging as diffusers_logging
         from transformers.utils import logging as transformers_logging
 
