@@ -96,6 +96,7 @@ class Recipe:
     padding_side: str = "right"
     distilled: bool | None = None
     text_length: int | None = None
+    caches_references: bool = False
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -118,6 +119,15 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             text_length=128,
         ),
         "kv": Recipe(Flux2KleinKVPipeline, seed=4, text_length=128),
+        "cached base": Recipe(
+            Flux2KleinPipeline,
+            seed=5,
+            double_blocks=1,
+            single_blocks=2,
+            distilled=False,
+            text_length=128,
+            caches_references=True,
+        ),
     }
 )
 TEXT_WIDTH = 64
@@ -138,7 +148,8 @@ def build(recipe: Recipe, folder: Path) -> None:
         parts["is_distilled"] = recipe.distilled
     recipe.pipeline(**parts).save_pretrained(folder)
     if recipe.text_length is not None:
-        (folder / "licht.json").write_text(json.dumps({"text_length": recipe.text_length}), "utf-8")
+        described = {"text_length": recipe.text_length, "caches_references": recipe.caches_references}
+        (folder / "licht.json").write_text(json.dumps(described), "utf-8")
 
 
 def scheduler() -> FlowMatchEulerDiscreteScheduler:

@@ -166,12 +166,17 @@ def _vocabulary(built: Models) -> Iterator[Measured]:
 
 
 KINDS = ("dev", "klein", "base", "kv")
+GUIDED = "cached base"
+"""Two passes a step over cached references, as `nano-base` draws: no pipeline of the reference does."""
 CHANGING = ("klein", "base", "nano")
 """The kinds that the reference's pipeline for masks can draw with."""
 
 SECTIONS: Mapping[str, Section] = MappingProxyType(
     {
-        **{f"{kind}-float32": Section("From a prompt to pixels, float32", _float32(kind)) for kind in (*KINDS, "nano")},
+        **{
+            f"{kind}-float32": Section("From a prompt to pixels, float32", _float32(kind))
+            for kind in (*KINDS, GUIDED, "nano")
+        },
         **{f"{kind}-bfloat16": Section("From a prompt to pixels, bfloat16", _bfloat16(kind)) for kind in KINDS},
         **{f"{kind}-inside": Section("Inside the networks, float32", _inside(kind)) for kind in KINDS},
         **{f"{kind}-whole": Section("Whole drawings, float32", _whole(kind)) for kind in (*KINDS, "nano")},
