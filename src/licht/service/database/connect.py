@@ -124,8 +124,8 @@ def _sqlite_engine(url: URL, synchronous: str) -> Engine:
         # the module's own transaction handling starts them late and deferred, which makes upgrades of locks fail
         connection.isolation_level = None
         cursor = connection.cursor()
+        _when_free(cursor, "PRAGMA journal_mode=WAL")
         for pragma in (
-            "journal_mode=WAL",
             f"synchronous={synchronous}",
             "foreign_keys=ON",
             "temp_store=MEMORY",
@@ -152,17 +152,26 @@ def _begin_writing(connection: Connection) -> None:
     raw: Any = connection.connection.dbapi_connection
     raw.execute("PRAGMA busy_timeout=0")
     try:
-        until = time.monotonic() + _BUSY_TIMEOUT_S
-        while True:
-            try:
-                raw.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    raise
-                if time.monotonic() > until:
-                    raise NotAvailable("the database does not answer; try again in a moment") from error
-                time.sleep(_LOOK_S)
-            else:
-                return
+        _when_free(raw, "BEGIN IMMEDIATE")
     finally:
         raw.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_S * 1000}")
+
+
+def _when_free(raw: Any, statement: str) -> None:  # noqa: ANN401 - sqlite3's connection or cursor
+    """Execute `statement` when no other connection is in its way.
+
+    A new file is switched to WAL under a lock for which SQLite does not wait, whatever its timeout: of several
+    processes that open it at the same moment, all but one would fail. Raises `NotAvailable` after `_BUSY_TIMEOUT_S`.
+    """
+    until = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            raw.execute(statement)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            if time.monotonic() > until:
+                raise NotAvailable("the database does not answer; try again in a moment") from error
+            time.sleep(_LOOK_S)
+        else:
+            return
