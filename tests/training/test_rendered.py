@@ -55,6 +55,12 @@ def test_rows_are_the_same_in_any_call_and_come_back_from_disk(
         assert read.references_BRC is None
 
 
+def test_a_stream_may_go_on_where_another_ended(rows: RenderedRows) -> None:
+    first, second = STREAMS[0], replace(STREAMS[0], name="more", skip=3)
+    assert rows.row(second, 0) == rows.row(first, 3)
+    assert rows.row(second, 1) == rows.row(replace(first, rows=5), 4)
+
+
 def test_a_stream_whose_references_never_come_is_refused_by_its_reason(rows: RenderedRows) -> None:
     with pytest.raises(InvalidSettings, match="none of 64 tasks of kind floor has 5 references, as pairs wants"):
         rows.row(replace(STREAMS[3], kinds=("floor",), references=5), 0)

@@ -21,6 +21,7 @@ PICTURES = (
 )
 WORDS = ("word", "word", "two_lines")
 EDITS = ("recolor", "restyle", "resize", "move", "add", "remove", "replace", "relight", "floor", "text", "camera")
+HARD_EDITS = ("recolor", "remove", "text", "restyle", "replace")
 ONE_REFERENCE = ("subject", "subject", "subject", "palette", "lettering", "depth", "edges")
 TWO_REFERENCES = ("subjects", "subjects", "floor", "lighting")
 
@@ -48,12 +49,15 @@ def nano_autoencoder() -> Recipe:
 
 
 STREAMS = (
-    Stream("pictures", Source.PICTURE, PICTURES, rows=32_000, weight=0.42),
-    Stream("words", Source.PICTURE, WORDS, rows=12_000, weight=0.18),
+    Stream("pictures", Source.PICTURE, PICTURES, rows=32_000, weight=0.34),
+    Stream("words", Source.PICTURE, WORDS, rows=12_000, weight=0.12),
+    Stream("more_words", Source.PICTURE, WORDS, rows=12_000, weight=0.13, skip=12_000),
+    Stream("hex", Source.PICTURE, ("hex",), rows=8_000, weight=0.07, skip=2_000),
     Stream("wide", Source.PICTURE, PICTURES, rows=1_600, weight=0.02, size_px=(160, 96)),
     Stream("tall", Source.PICTURE, PICTURES, rows=1_600, weight=0.02, size_px=(96, 160)),
     Stream("tiny", Source.PICTURE, PICTURES, rows=1_600, weight=0.02, size_px=(64, 64)),
-    Stream("edits", Source.EDIT, EDITS, rows=7_000, weight=0.17, references=1, captions=3),
+    Stream("edits", Source.EDIT, EDITS, rows=7_000, weight=0.13, references=1, captions=3),
+    Stream("more_edits", Source.EDIT, HARD_EDITS, rows=5_000, weight=0.08, references=1, captions=3, skip=5_000),
     Stream("one", Source.TASK, ONE_REFERENCE, rows=4_000, weight=0.09, references=1, captions=3),
     Stream("two", Source.TASK, TWO_REFERENCES, rows=2_000, weight=0.04, references=2, captions=3),
     Stream("three", Source.TASK, ("subjects",), rows=800, weight=0.015, references=3, captions=3),

@@ -128,6 +128,7 @@ def _check_stream(stream: Stream, path: str) -> None:
         _between(f"{path}.rows", stream.rows, 0, _ANY)
         return
     _between(f"{path}.rows", stream.rows, 1, _ANY)
+    _between(f"{path}.skip", stream.skip, 0, _ANY)
     if stream.folder is not None:
         raise _wrong(f"{path}.folder", stream.folder, f"null: a stream of source {stream.source} is rendered")
     _check_kinds(stream, path)

@@ -94,7 +94,8 @@ class Stream:
 
     Rows take the `kinds` of scenes, edits or tasks in turn; each is kept with `captions` phrasings. A step draws from
     this stream in proportion to `weight`. References are squares of `reference_px`. A stream of source `folder` has no
-    kinds, and its rows are counted when the folder is read.
+    kinds, and its rows are counted when the folder is read. `skip` rows of the world are passed over first, so that
+    two streams of the same kinds need not show the same scenes.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Stream:
     reference_px: int = 128
     captions: int = 4
     folder: str | None = None
+    skip: int = 0
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -58,7 +58,8 @@ class RenderedRows:
 
     def row(self, stream: Stream, row: int) -> tuple[Scene, list[Picture], list[str]]:
         """(target, references, texts) of one row."""
-        kind, index = stream.kinds[row % len(stream.kinds)], row // len(stream.kinds)
+        index, place = divmod(stream.skip + row, len(stream.kinds))
+        kind = stream.kinds[place]
         aspect = stream.size_px[0] / stream.size_px[1]
         if stream.source is Source.PICTURE:
             scene = sample_scene(cast(Kind, kind), self.seed, index, split=self.split, aspect=aspect)
