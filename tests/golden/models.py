@@ -128,6 +128,15 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             text_length=128,
             caches_references=True,
         ),
+        "cached dev": Recipe(
+            Flux2Pipeline,
+            seed=6,
+            double_blocks=1,
+            single_blocks=2,
+            guidance_embeds=True,
+            text_length=128,
+            caches_references=True,
+        ),
     }
 )
 TEXT_WIDTH = 64

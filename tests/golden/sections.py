@@ -166,8 +166,8 @@ def _vocabulary(built: Models) -> Iterator[Measured]:
 
 
 KINDS = ("dev", "klein", "base", "kv")
-GUIDED = "cached base"
-"""Two passes a step over cached references, as `nano-base` draws: no pipeline of the reference does."""
+GUIDED = ("cached base", "cached dev")
+"""Guided over cached references, as `nano-base` and `nano-dev` draw: no pipeline of the reference does."""
 CHANGING = ("klein", "base", "nano")
 """The kinds that the reference's pipeline for masks can draw with."""
 
@@ -175,7 +175,7 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
     {
         **{
             f"{kind}-float32": Section("From a prompt to pixels, float32", _float32(kind))
-            for kind in (*KINDS, GUIDED, "nano")
+            for kind in (*KINDS, *GUIDED, "nano")
         },
         **{f"{kind}-bfloat16": Section("From a prompt to pixels, bfloat16", _bfloat16(kind)) for kind in KINDS},
         **{f"{kind}-inside": Section("Inside the networks, float32", _inside(kind)) for kind in KINDS},

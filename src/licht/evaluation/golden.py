@@ -220,15 +220,15 @@ class ReferenceModel:
 
         parts = {"text_encoder": text_encoder, "tokenizer": tokenizer, "vae": vae, "transformer": transformer}
         kind = self.files.variant.kind
-        if self._mistral:
+        if self._mistral or (kind is Kind.DEV and transformer is not None):
             pipeline: Pipeline = Flux2Pipeline(scheduler=self._scheduler(), **parts)
         elif kind is Kind.KV and transformer is not None:
             pipeline = Flux2KleinKVPipeline(scheduler=self._scheduler(), **parts)
         else:
             pipeline = Flux2KleinPipeline(scheduler=self._scheduler(), is_distilled=kind is not Kind.BASE, **parts)
-            if self.files.variant.caches_references and transformer is not None:
-                # to build it is what gives the transformer attention that knows a cache
-                Flux2KleinKVPipeline(scheduler=self._scheduler(), **parts)
+        if self.files.variant.caches_references and kind is not Kind.KV and transformer is not None:
+            # to build it is what gives the transformer attention that knows a cache
+            Flux2KleinKVPipeline(scheduler=self._scheduler(), **parts)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
