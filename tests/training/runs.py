@@ -42,17 +42,20 @@ def alive(module: nn.Module, seed: int = 0) -> None:
                 nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
 
 
-def autoencoder_run(run: Path, networks: Networks = TINY) -> Recipe:
+def autoencoder_run(run: Path, networks: Networks = TINY, seed: int = 1) -> Recipe:
     recipe = replace(nano_autoencoder(), networks=networks)
     recipe = replace(recipe, data=replace(recipe.data, pictures=64))
     module = AutoencoderModule(Autoencoder(autoencoder_config(networks)), recipe.autoencoder)
-    alive(module, 1)
+    alive(module, seed)
     save_state(run, 3, module, EMA(module, 0.9), [], recipe, seconds=90.0)
     return recipe
 
 
-def flow_run(run: Path, autoencoder: Path, task: Task = Task.FLOW, networks: Networks = TINY) -> Recipe:
+def flow_run(
+    run: Path, autoencoder: Path, task: Task = Task.FLOW, networks: Networks = TINY, start_from: str | None = None
+) -> Recipe:
     recipe = replace(nano_smoke(), task=task, networks=networks, autoencoder_from=str(autoencoder))
+    recipe = replace(recipe, start_from=start_from)
     module = FlowNetworks(networks, guidance_embed=task is Task.GUIDANCE)
     alive(module, 2)
     ema = EMA(module, 0.9)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from licht.model.autoencoder import Autoencoder
 from licht.recipes.nano import nano_autoencoder
-from licht.training.assemble import latents_digest
 from licht.training.autoencoder import AutoencoderBatch, AutoencoderModule, AutoencoderTask
 from licht.training.build import autoencoder_config, initialise_autoencoder
 from licht.training.ema import EMA
@@ -18,7 +17,7 @@ from licht.training.loop import Rank
 from licht.training.optim import build_optimizers
 from licht.training.pictures import PictureStore
 from licht.training.state import save_state
-from licht.training.trained import open_autoencoder
+from licht.training.trained import latents_digest, open_autoencoder
 from tests.training.runs import TINY, autoencoder_run
 
 LEVELS = torch.tensor([0.0, 0.5, 1.0, 2.0])

@@ -14,10 +14,13 @@ from licht.checkpoint.save import official_tensors
 from licht.cli.main import run as command
 from licht.core.errors import InvalidSettings, OutputFailed
 from licht.model.variants import Kind
+from licht.training.autoencoder import AutoencoderModule
 from licht.training.card import Figures
 from licht.training.config import Task
+from licht.training.ema import EMA
 from licht.training.export import SHARD_BYTES, Release, export_run
-from licht.training.state import checkpoints, read_tensors
+from licht.training.history import history
+from licht.training.state import checkpoints, read_tensors, save_state
 from licht.training.trained import open_autoencoder, trained_autoencoder
 from tests.training.runs import autoencoder_run, flow_run
 
@@ -124,6 +127,55 @@ def test_shards_stay_small_and_the_card_tells_figures(runs: Path, tmp_path: Path
     assert "10 minutes" in card
     described = json.loads((tmp_path / "out" / "licht.json").read_text("utf-8"))
     assert (described["default_steps"], described["default_guidance"]) == (12, 2.5)
+
+
+def test_the_card_counts_the_runs_before(runs: Path, tmp_path: Path) -> None:
+    flow_run(tmp_path / "later", runs / "vae", Task.STEPS, start_from=str(runs / "base"))
+    export_run(tmp_path / "later", tmp_path / "out", {}, EXACT)
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "7 of 400 steps of 16 rows; started from `nano_smoke`, 7 of 400 steps of 16 rows |" in card
+    assert "20 minutes (10 + 10) |" in card
+    assert "| autoencoder's training | 2 minutes |" in card
+
+
+@pytest.mark.parametrize("start", ["a-model", "gone"])
+def test_a_start_that_is_no_run_is_named(runs: Path, tmp_path: Path, start: str) -> None:
+    (tmp_path / "a-model" / "transformer").mkdir(parents=True)
+    flow_run(tmp_path / "later", runs / "vae", start_from=str(tmp_path / start))
+    found = history(tmp_path / "later", {})
+    assert (len(found.legs), found.origin) == (1, start)
+    export_run(tmp_path / "later", tmp_path / "out", {}, EXACT)
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert f"started from `{start}` |" in card
+    assert f"10 minutes, after those of `{start}` |" in card
+    assert str(tmp_path) not in card
+
+
+def test_runs_that_started_from_each_other_end(runs: Path, tmp_path: Path) -> None:
+    flow_run(tmp_path / "one", runs / "vae", start_from=str(tmp_path / "two"))
+    flow_run(tmp_path / "two", runs / "vae", start_from=str(tmp_path / "one"))
+    assert len(history(tmp_path / "one", {}).legs) == 2
+
+
+def test_another_decoder_of_the_same_latents_can_be_exported(runs: Path, base: Path, tmp_path: Path) -> None:
+    recipe = autoencoder_run(tmp_path / "other", seed=4)
+    with pytest.raises(InvalidSettings, match="makes other latents than"):
+        export_run(runs / "base", tmp_path / "out", {}, Release(autoencoder=tmp_path / "other"))
+    assert not (tmp_path / "out").exists()
+    going_on = replace(recipe, autoencoder=replace(recipe.autoencoder, decoder_only=True), start_from=str(runs / "vae"))
+    decoder = open_autoencoder(runs / "vae")
+    assert decoder.decoder.conv_out.bias is not None
+    with torch.no_grad():
+        decoder.decoder.conv_out.bias.add_(1)
+    module = AutoencoderModule(decoder, going_on.autoencoder)
+    save_state(tmp_path / "decoder", 3, module, EMA(module, 0.9), [], going_on, seconds=600.0)
+    arguments = ["export", str(runs / "base"), str(tmp_path / "out")]
+    assert command([*arguments, "--autoencoder", str(tmp_path / "decoder")]) == 0
+    found, before = open_autoencoder(tmp_path / "out"), open_autoencoder(base)
+    for name, tensor in found.state_dict().items():
+        moved = 1 if name == "decoder.conv_out.bias" else 0
+        assert torch.allclose(tensor, before.state_dict()[name] + moved, atol=1e-2 * moved), name
+    assert "| autoencoder's training | 12 minutes (2 + 10) |" in (tmp_path / "out" / "README.md").read_text("utf-8")
 
 
 def test_equal_parts_are_linked(runs: Path, base: Path) -> None:

@@ -25,6 +25,12 @@ def export(
     quant: Annotated[
         str, typer.Option(help="Store the transformer's large matrices so: none, fp8, int8, q4 or nvfp4.")
     ] = "none",
+    autoencoder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run or model folder of an autoencoder with the same latents, in the place of the run's own."
+        ),
+    ] = None,
 ) -> None:
     """Write what RUN has trained to the folder DST: a model whole, an autoencoder as vae/, a judge as one file."""
     from licht.checkpoint.assets import built_in
@@ -36,7 +42,7 @@ def export(
     if read_recipe(newest_checkpoint(run)).task is Task.JUDGE:
         typer.echo(str(export_judge(run, target / "judge.safetensors")))
         return
-    release = Release(steps, guidance, tuple(_figures(path) for path in figures or []), share, quant)
+    release = Release(steps, guidance, tuple(_figures(path) for path in figures or []), share, quant, autoencoder)
     for path in export_run(run, target, built_in(), release):
         typer.echo(f"{path}  {path.stat().st_size / 1e6:,.2f} MB")
 

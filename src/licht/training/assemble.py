@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import nn
 
 from licht.core.errors import InvalidSettings, OutputFailed
 from licht.model.autoencoder import Autoencoder
@@ -15,7 +14,6 @@ from licht.training.build import autoencoder_config
 from licht.training.checks import check
 from licht.training.config import Recipe, Source, Stream, Task
 from licht.training.distil import DistilTask
-from licht.training.files import weights_digest
 from licht.training.flow import FlowTask
 from licht.training.folder import FolderRows, settle_folder_streams
 from licht.training.grounded import GroundedTask
@@ -27,7 +25,14 @@ from licht.training.self_flow_task import SelfFlowTask
 from licht.training.semantic import POSITION_PX, mixed_labels
 from licht.training.store import StreamStore
 from licht.training.tokenizer import CaptionEncoder, save_tokenizer, train_tokenizer
-from licht.training.trained import autoencoder_folder, fill, named_folder, open_autoencoder, open_networks
+from licht.training.trained import (
+    autoencoder_folder,
+    fill,
+    latents_digest,
+    named_folder,
+    open_autoencoder,
+    open_networks,
+)
 from licht.training.truth import TruthStore
 
 Progress = Callable[[str, int, int], None]
@@ -164,11 +169,6 @@ def _distillation(
     task = DistilTask(recipe, stores, encoder, device, preview, teacher)
     fill(task.networks, start)
     return task
-
-
-def latents_digest(autoencoder: Autoencoder) -> str:
-    """The same for autoencoders that make the same latents of a picture, however they decode them."""
-    return weights_digest(nn.ModuleList([autoencoder.encoder, autoencoder.bn]))
 
 
 def find_autoencoder(recipe: Recipe, known: Mapping[str, Path]) -> Autoencoder:

@@ -6,7 +6,8 @@ from typing import Any
 
 from licht.model.variants import Kind
 from licht.training.build import text_config, transformer_config
-from licht.training.config import Recipe, Source
+from licht.training.config import Source
+from licht.training.history import History, Leg
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +47,28 @@ _CAN = {
 }
 
 
-def model_card(
-    recipe: Recipe, kind: Kind, described: Mapping[str, Any], step: int, seconds: float, figures: tuple[Figures, ...]
-) -> str:
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a card tells of a model besides its sizes."""
+
+    described: Mapping[str, Any]
+    """Its `licht.json`."""
+    trained: History
+    autoencoder: History | None
+    """None where its training is not on record."""
+    figures: tuple[Figures, ...] = ()
+    stored: str = "bfloat16"
+
+
+def model_card(kind: Kind, facts: Facts) -> str:
     """README.md of a model folder."""
+    recipe = facts.trained.legs[0].recipe
     sizes = transformer_config(recipe.networks, kind is Kind.DEV)
     text = text_config(recipe.networks)
     sources = dict.fromkeys(stream.source for stream in recipe.data.streams)
     rows = sum(stream.rows for stream in recipe.data.streams)
-    shown = ", ".join(f"{width}x{height}" for width, height in described["trained_sizes"])
-    networks, optim = recipe.networks, recipe.optim
+    shown = ", ".join(f"{width}x{height}" for width, height in facts.described["trained_sizes"])
+    networks = recipe.networks
     blocks = f"{sizes.depth} double + {sizes.depth_single_blocks} single blocks"
     states = ", ".join(map(str, text.layers))
     widths = "-".join(map(str, networks.vae_channels))
@@ -67,11 +80,32 @@ def model_card(
         "autoencoder": f"FLUX.2 structure, widths {widths}, {networks.z_channels} latent channels",
         "data": f"{rows:,} rendered rows (seed {recipe.data.seed}): {done}",
         "sizes": f"{shown} px; others are drawn at the nearest of these and enlarged",
-        "recipe": f"`{recipe.name}`: {step:,} of {optim.steps:,} steps of {optim.batch} rows",
-        "trained on": f"{recipe.hardware}, {seconds / 60:,.0f} minutes",
+        "recipe": _legs(facts.trained),
+        "trained on": f"{recipe.hardware}, {_minutes(facts.trained)}",
+        **({"autoencoder's training": _minutes(facts.autoencoder)} if facts.autoencoder else {}),
+        "stored in": facts.stored,
     }
     lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in table.items())]
-    return "\n".join([*_HEAD, *lines, "", *measured_lines(figures), *_LIMITS]) + "\n"
+    return "\n".join([*_HEAD, *lines, "", *measured_lines(facts.figures), *_LIMITS]) + "\n"
+
+
+def _legs(trained: History) -> str:
+    told = [_steps(leg) for leg in trained.legs]
+    if trained.origin is not None:
+        told.append(f"`{trained.origin}`")
+    return "; started from ".join(told)
+
+
+def _steps(leg: Leg) -> str:
+    optim = leg.recipe.optim
+    grounded = ", grounded" if leg.recipe.flow.grounded else ""
+    return f"`{leg.recipe.name}`, {leg.step:,} of {optim.steps:,} steps of {optim.batch} rows{grounded}"
+
+
+def _minutes(trained: History) -> str:
+    parts = " + ".join(f"{leg.seconds / 60:,.0f}" for leg in reversed(trained.legs))
+    before = f", after those of `{trained.origin}`" if trained.origin is not None else ""
+    return f"{trained.seconds / 60:,.0f} minutes" + (f" ({parts})" if len(trained.legs) > 1 else "") + before
 
 
 def measured_lines(figures: tuple[Figures, ...]) -> list[str]:

@@ -23,10 +23,11 @@ from licht.model.text import RMSNorm, TextTower
 from licht.model.transformer import Flux2Transformer
 from licht.model.variants import AutoencoderConfig, Kind, TextConfig, TransformerConfig
 from licht.training.build import text_config, transformer_config
-from licht.training.card import Figures, model_card
+from licht.training.card import Facts, Figures, model_card
 from licht.training.config import Recipe, Source, Task
-from licht.training.state import newest_checkpoint, read_recipe, read_tensors, seconds_trained
-from licht.training.trained import autoencoder_folder, open_autoencoder, trained_autoencoder
+from licht.training.history import history
+from licht.training.state import checkpoints, newest_checkpoint, read_recipe, read_tensors
+from licht.training.trained import autoencoder_folder, latents_digest, open_autoencoder, trained_autoencoder
 
 SHARD_BYTES = 15 * 2**20
 _WEIGHTS = "diffusion_pytorch_model"
@@ -48,6 +49,8 @@ class Release:
     """A model folder: the files of parts that are equal to its own become links to them."""
     quant: str = "none"
     """What the transformer's large matrices are stored in: one of `QUANTS`."""
+    autoencoder: Path | None = None
+    """Run or model folder of an autoencoder with the same latents, to be exported in the place of the recipe's."""
 
 
 def export_run(run: Path, target: Path, known: Mapping[str, Path], release: Release) -> list[Path]:
@@ -109,7 +112,7 @@ def _write_model(run: Path, recipe: Recipe, folder: Path, known: Mapping[str, Pa
     write_json(folder / "transformer" / "config.json", transformer_json(transformer.config))
     _write_tower(text_config(networks), tensors, folder / "text_encoder")
     shutil.copytree(run / "tokenizer", folder / "tokenizer")
-    named = autoencoder_folder(recipe, known)
+    named = _autoencoder(recipe, known, release)
     if (named / "vae").is_dir():
         shutil.copytree(named / "vae", folder / "vae")
     else:
@@ -119,9 +122,30 @@ def _write_model(run: Path, recipe: Recipe, folder: Path, known: Mapping[str, Pa
     write_json(folder / "model_index.json", _model_index(kind))
     description = describe(recipe, kind, release)
     (folder / "licht.json").write_text(json.dumps(description) + "\n", "utf-8")
-    step = int(checkpoint.name.removeprefix("step-"))
-    card = model_card(recipe, kind, description, step, seconds_trained(checkpoint), release.figures)
+    encoded = history(named, known) if checkpoints(named) else None
+    facts = Facts(description, history(run, known), encoded, release.figures, _stored(release.quant))
+    card = model_card(kind, facts)
     (folder / "README.md").write_text(card, "utf-8")
+
+
+def _autoencoder(recipe: Recipe, known: Mapping[str, Path], release: Release) -> Path:
+    """Run or model folder of the autoencoder to be exported. Raises `InvalidSettings` for one with other latents."""
+    own = autoencoder_folder(recipe, known)
+    if release.autoencoder is None:
+        return own
+    # one of them may be stored in bfloat16, as both will be
+    made, wanted = (latents_digest(open_autoencoder(each).bfloat16()) for each in (release.autoencoder, own))
+    if made != wanted:
+        raise InvalidSettings(
+            f"{release.autoencoder} makes other latents than {own}, with which this run was trained; "
+            "name one that went on with it by autoencoder.decoder_only",
+            field="autoencoder",
+        )
+    return release.autoencoder
+
+
+def _stored(quant: str) -> str:
+    return "bfloat16" if quant == "none" else f"{quant} (the transformer's large matrices), bfloat16"
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str) -> None:

@@ -17,6 +17,7 @@ from licht.model.autoencoder import Autoencoder
 from licht.training.autoencoder import measure_statistics
 from licht.training.build import autoencoder_config
 from licht.training.config import Networks, Recipe, Task
+from licht.training.files import weights_digest
 from licht.training.flow import FlowNetworks
 from licht.training.grow import deepened
 from licht.training.rendered import mixed_pictures
@@ -107,6 +108,11 @@ def open_autoencoder(folder: Path) -> Autoencoder:
     if not checkpoints(folder):
         raise InvalidSettings(f"{folder} holds no vae/ and no checkpoint; train an autoencoder there first")
     return trained_autoencoder(folder)
+
+
+def latents_digest(autoencoder: Autoencoder) -> str:
+    """The same for autoencoders that make the same latents of a picture, however they decode them."""
+    return weights_digest(nn.ModuleList([autoencoder.encoder, autoencoder.bn]))
 
 
 def trained_autoencoder(run: Path) -> Autoencoder:
