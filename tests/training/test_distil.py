@@ -121,7 +121,7 @@ def test_a_step_student_imitates_where_the_teacher_arrives(teacher: FlowNetworks
 def test_cut_captions_are_guided_against_an_empty_caption_of_their_length(
     teacher: FlowNetworks, tmp_path: Path
 ) -> None:
-    flow = replace(nano_dev().flow, short_text=16, full_length=0.0)
+    flow = replace(nano_dev().flow, text_step=16, full_length=0.0)
     task = task_of(small(replace(nano_dev(), flow=flow)), tmp_path, teacher)
     batch = task.batch(0, Rank())
     assert batch.rows.ids_BT.shape[1] == batch.empty_1T.shape[1] == 16

@@ -76,7 +76,7 @@ def nano_base() -> Recipe:
         optim=OptimConfig(steps=60_000, batch=64, adamw_lr=1.5e-3, muon_lr=3e-3, warmup_steps=200, ema=0.999),
         data=DataConfig(streams=STREAMS),
         networks=FAMILY,
-        flow=FlowLoss(shift=2.2, short_text=40, full_length=0.12),
+        flow=FlowLoss(shift=2.2, text_step=8, full_length=0.12),
     )
 
 

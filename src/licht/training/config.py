@@ -156,8 +156,8 @@ class FlowLoss:
     shape: TimeShape = TimeShape.LOGIT_NORMAL
     shift: float = 2.2
     caption_dropout: float = 0.1
-    short_text: int = 48
-    """Captions of at most so many tokens make batches of their own, cut to this length ..."""
+    text_step: int = 16
+    """Captions of equal length, rounded up to a multiple of this, make batches of their own, cut to that length ..."""
     full_length: float = 0.25
     """... except for this share of them, which keeps the padding that it meets in use."""
     self_flow: float = 0.0

@@ -94,24 +94,27 @@ Sampler = Callable[[FlowNetworks, Path, int], dict[str, float]]
 
 
 class CaptionDraw:
-    """Draws captions with equal chances; those of one batch are all short or all long.
+    """Draws captions with equal chances; those of one batch are about equally long.
 
-    Padding costs as much as words do, and most captions fill a third of the length that a few need. Short batches
-    are cut, but not always: in use, short prompts come padded to the full length as well.
+    Padding costs as much as words do, and most captions fill a third of the length that a few need. Batches are cut to
+    what they fill, but not always: in use, prompts come padded to the full length as well.
     """
 
-    def __init__(self, lengths: Tensor, short: int, full: int) -> None:
-        """`lengths` (N,) of the captions; up to `short` tokens are short, `full` is the padded length."""
-        self._groups = [(torch.nonzero(lengths <= short)[:, 0], short), (torch.nonzero(lengths > short)[:, 0], full)]
-        self._share = len(self._groups[0][0]) / len(lengths)
+    def __init__(self, lengths: Tensor, step: int, full: int) -> None:
+        """`lengths` (N,) of the captions, in batches rounded up to a multiple of `step`; `full` is the padded length."""
+        cuts = ((lengths + step - 1) // step * step).clamp(min=min(step, full), max=full)
+        self._cuts = cuts.unique().tolist()
+        self._groups = [torch.nonzero(cuts == cut)[:, 0] for cut in self._cuts]
+        self._shares = torch.tensor([len(group) for group in self._groups]) / len(lengths)
         self._full = full
 
     def draw(self, count: int, full_length: float, generator: torch.Generator) -> tuple[Tensor, int]:
-        """(numbers of `count` captions, length to cut them to); short ones stay whole with chance `full_length`."""
-        group, whole = torch.rand(2, generator=generator).tolist()
-        numbers, length = self._groups[0 if group < self._share else 1]
-        picked = numbers[torch.randint(len(numbers), (count,), generator=generator)]
-        return picked, self._full if whole < full_length else length
+        """(numbers of `count` captions, length to cut them to); they stay whole with chance `full_length`."""
+        chosen = int(torch.multinomial(self._shares, 1, generator=generator))
+        whole = float(torch.rand((), generator=generator)) < full_length
+        group = self._groups[chosen]
+        picked = group[torch.randint(len(group), (count,), generator=generator)]
+        return picked, self._full if whole else self._cuts[chosen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +146,7 @@ class FlowTask:
         self.weights = torch.tensor([store.stream.weight for store in stores])
         self.empty = torch.from_numpy(encoder([""])[0].astype("int64"))
         self.captions = {
-            store.stream.name: CaptionDraw(
-                store.caption_lengths(encoder.pad_id), recipe.flow.short_text, encoder.length
-            )
+            store.stream.name: CaptionDraw(store.caption_lengths(encoder.pad_id), recipe.flow.text_step, encoder.length)
             for store in stores
         }
 
