@@ -1,5 +1,6 @@
 """Checkpoints and logs of runs that are killed in the worst moments."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from licht.core.errors import InvalidCheckpoint
 from licht.training.ema import EMA
-from licht.training.state import checkpoints, load_state, read_tensors, save_state
+from licht.training.state import checkpoints, load_state, read_recipe, read_tensors, save_state
 from tests.training.toy import ToyModule, toy_recipe
 
 
@@ -76,3 +78,23 @@ def test_an_old_checkpoint_that_is_being_removed_is_none_any_more(
         torch.isfinite(tensor).all() for tensor in read_tensors(tmp_path / "step-00000002/state.safetensors").values()
     )
     assert load(tmp_path)[0] == 3
+
+
+def test_a_run_of_an_older_version_can_be_used(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    (checkpoint,) = checkpoints(tmp_path)
+    path = checkpoint / "recipe.json"
+    recipe = json.loads(path.read_text("utf-8"))
+    recipe["flow"]["short_text"] = 48
+    path.write_text(json.dumps(recipe), "utf-8")
+    assert read_recipe(checkpoint) == toy_recipe()
+    assert load(tmp_path)[0] == 5
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"flow": 3}', '{"name": "x", "flow": {"nonsense": 1}}'])
+def test_a_recipe_that_cannot_be_read_is_refused(tmp_path: Path, text: str) -> None:
+    save(tmp_path, 5)
+    (checkpoint,) = checkpoints(tmp_path)
+    (checkpoint / "recipe.json").write_text(text, "utf-8")
+    with pytest.raises(InvalidCheckpoint, match=r"has no usable recipe\.json"):
+        read_recipe(checkpoint)

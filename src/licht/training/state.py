@@ -20,6 +20,8 @@ from licht.training.shard import spread_like, whole
 _STEP = re.compile(r"step-(\d{8})")
 _FILES = ("state.safetensors", "recipe.json", "progress.json")
 KEPT = 2
+_RETIRED = (("flow", "short_text"),)
+"""Fields that recipes had once; runs of that time can still be used."""
 
 
 def save_state(
@@ -144,8 +146,11 @@ def newest_checkpoint(run: Path) -> Path:
 def read_recipe(checkpoint: Path) -> Recipe:
     """The recipe of a checkpoint; fields that are newer than it are as usual. Raises `InvalidCheckpoint`."""
     try:
-        return recipe_from_json((checkpoint / "recipe.json").read_text("utf-8"))
-    except (OSError, InvalidSettings) as error:
+        data = json.loads((checkpoint / "recipe.json").read_text("utf-8"))
+        for part, name in _RETIRED:
+            data.get(part, {}).pop(name, None)
+        return recipe_from_json(json.dumps(data))
+    except (OSError, ValueError, AttributeError, InvalidSettings) as error:
         raise InvalidCheckpoint(f"{checkpoint} has no usable recipe.json ({error}); use another checkpoint") from error
 
 
