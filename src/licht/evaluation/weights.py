@@ -16,9 +16,9 @@ KNOWN_SHA256: Final[Mapping[str, str]] = MappingProxyType(
         "7ef3d91e3c82eb354d1c6277aa6e32521805bded08b4e56882c116c7d64078b4": "nano, transformer",
         "fe172ad779501a609339decf17c9791e1534eaafd0cac2b77cb18e0eb8674291": "nano, autoencoder",
         "ef31e21b70550d1638aa9ce7fc301de799829e8e54a712503ba3abfb3842c4d3": "nano, text encoder",
-        "100c0639c4bf4d7a8b8db0122dccfc59f2a3583783f3d8a1703794cc97c12d90": "nano-base, transformer",
-        "5d6f865ff6d2fa2e8ccbf6e2c673faed4b60aa4598fefa5453ee42d0b67fd338": "nano-base, autoencoder",
-        "89bcf871dbaafc1b4004fe718c98641878c252fbb8c1ce2849b9231e61c42ec7": "nano-base, text encoder",
+        "a9223ed9290da18e61f6f7e22364e76544f23f10077abcb1d9efad3f48b07d93": "nano-base, transformer",
+        "06650d88b7e6230963cc06304e4a0a686db2393f4e75dddbc2300a9b1825c9d7": "nano-base, autoencoder",
+        "441fa5fa3c6cf67351ba0a6b229bb5e8c21696de44973a0b51739cb945ead621": "nano-base, text encoder",
     }
 )
 """SHA-256 -> what the file is."""
