@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from licht.training.config import Recipe
-from licht.training.state import checkpoints, newest_checkpoint, read_recipe, seconds_trained
+from licht.training.state import checkpoints, newest_checkpoint, read_recipe, seconds_trained, step_of
 from licht.training.trained import named_folder
 
 
@@ -41,7 +41,7 @@ def history(run: Path, known: Mapping[str, Path]) -> History:
     while True:
         checkpoint = newest_checkpoint(folder)
         recipe = read_recipe(checkpoint)
-        legs.append(Leg(recipe, int(checkpoint.name.removeprefix("step-")), seconds_trained(checkpoint)))
+        legs.append(Leg(recipe, step_of(checkpoint), seconds_trained(checkpoint)))
         seen.add(folder.resolve())
         if recipe.start_from is None:
             return History(tuple(legs))

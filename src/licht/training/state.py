@@ -124,7 +124,7 @@ def load_state(run: Path, module: nn.Module, ema: EMA, optimizers: list[torch.op
             ema.tensors[name].copy_(spread_like(tensor, ema.tensors[name]))
     for number, optimizer in enumerate(optimizers):
         _restore_optimizer(optimizer, _under(tensors, f"optimizer{number}/"))
-    return int(newest.name.removeprefix("step-"))
+    return step_of(newest)
 
 
 def refuse_other_recipe(run: Path, recipe: Recipe) -> None:
@@ -152,6 +152,11 @@ def read_recipe(checkpoint: Path) -> Recipe:
         return recipe_from_json(json.dumps(data))
     except (OSError, ValueError, AttributeError, InvalidSettings) as error:
         raise InvalidCheckpoint(f"{checkpoint} has no usable recipe.json ({error}); use another checkpoint") from error
+
+
+def step_of(checkpoint: Path) -> int:
+    """Steps done up to a checkpoint."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def seconds_trained(checkpoint: Path) -> float:
