@@ -100,11 +100,11 @@ def test_an_error_in_a_block_does_not_disturb_the_next_run() -> None:
 
 @pytest.mark.parametrize("quant", [None, "int8"])
 def test_pages_of_a_mapped_file_come_and_go(quant: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from licht.checkpoint.convert import write_network
+    from licht.checkpoint.convert import Forms, write_network
     from licht.checkpoint.detect import Layout
     from licht.checkpoint.packed import open_weights
 
-    write_network(packed.network(), tmp_path / "a.safetensors", Layout.OFFICIAL, quant or "none", {})
+    write_network(packed.network(), tmp_path / "a.safetensors", Layout.OFFICIAL, Forms(quant or "none"), {})
     config = {"axes_dims_rope": [8, 8, 8, 8]}
     expected = run(load_transformer(open_weights(tmp_path / "a.safetensors"), FLOAT32, config))
     network = load_transformer(open_weights(tmp_path / "a.safetensors"), FLOAT32, config)

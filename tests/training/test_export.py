@@ -206,6 +206,24 @@ def test_a_transformer_can_be_stored_in_fewer_bits(runs: Path, base: Path, tmp_p
         assert (near - parameter).abs().max() <= parameter.abs().max() / 127, name
 
 
+def test_modulation_and_embedders_can_be_stored_in_fewer_bits_too(runs: Path, base: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    export_run(runs / "base", small, {}, Release(quant="q4", quant_outside="int8"))
+    with safe_open(small / "transformer" / "diffusion_pytorch_model.safetensors", "pt") as stored:
+        dtypes = {name: stored.get_tensor(name).dtype for name in stored.keys()}  # noqa: SIM118 # not a mapping
+    assert dtypes["single_stream_modulation.linear.weight"] is torch.int8
+    assert dtypes["context_embedder.weight"] is torch.int8
+    assert dtypes["single_transformer_blocks.0.attn.to_out.weight"] is torch.uint8
+    assert dtypes["norm_out.linear.weight"] is dtypes["proj_out.weight"] is torch.bfloat16
+    exact, found = read_folder(base), read_folder(small)
+    whole, told = (load_transformer(files.transformer, PLACE, files.transformer_config) for files in (exact, found))
+    for name in ("single_stream_modulation.lin", "double_stream_modulation_txt.lin", "txt_in", "time_in.out_layer"):
+        parameter, near = (getattr(each.get_submodule(name), "weight") for each in (whole, told))  # noqa: B009
+        assert 0 < (near - parameter).abs().max() <= parameter.abs().max() / 127, name
+    card = (small / "README.md").read_text("utf-8")
+    assert "q4 (the transformer's large matrices), int8 (the transformer's modulation and embedders), bfloat16" in card
+
+
 def test_what_cannot_be_exported_is_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InvalidSettings, match="holds no checkpoint"):
         export_run(tmp_path, tmp_path / "out", {}, EXACT)
@@ -217,6 +235,9 @@ def test_what_cannot_be_exported_is_refused(runs: Path, tmp_path: Path, capsys: 
     assert "holds no checkpoint" in capsys.readouterr().err
     with pytest.raises(InvalidSettings, match="'int7' is unknown"):
         export_run(runs / "base", tmp_path / "out", {}, Release(quant="int7"))
+    with pytest.raises(InvalidSettings, match=r"quant, autoencoder: only for a flow model.* trains autoencoder"):
+        export_run(runs / "vae", tmp_path / "out", {}, Release(quant="q4", autoencoder=runs / "vae"))
+    assert not (tmp_path / "out").exists()
     (tmp_path / "figures.json").write_text("{}")
     arguments = ["export", str(runs / "base"), str(tmp_path / "out"), "--figures", str(tmp_path / "figures.json")]
     assert command(arguments) == 2

@@ -28,7 +28,7 @@ from licht.quant.linear import StackedLayers
 from licht.quant.nvfp4 import GROUP as NVFP4_GROUP
 from licht.quant.nvfp4 import swap_nibbles, tile_scales, tiled_shape
 from licht.quant.q4 import GROUP as Q4_GROUP
-from licht.quant.swap import quantise, worth_quantising
+from licht.quant.swap import quantise, worth_quantising, worth_storing_small
 
 FORMATS: Final = ("none", "fp8", "int8", "q4", "nvfp4", "gguf-q8_0", "gguf-q5_0", "gguf-q4_0")
 """What a transformer and its tower can be written in."""
@@ -86,21 +86,36 @@ def convert(
             written.append(Written(path, write_gguf(network, path, form.removeprefix(_GGUF).upper())))
             continue
         small = form if part != "vae" and not form.startswith(_GGUF) else "none"
-        written.append(Written(target / place, write_network(network, target / place, layout, small, metadata)))
+        written.append(Written(target / place, write_network(network, target / place, layout, Forms(small), metadata)))
         del network
     _describe(files, target, layout)
     return written
 
 
-def write_network(network: Network, path: Path, layout: Layout, form: str, metadata: Mapping[str, str]) -> int:
-    """Write one network to one file, quantised to `form` while it is written; returns the number of bytes."""
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """What the large matrices of a network are written in."""
+
+    blocks: str = "none"
+    outside: str = "none"
+    """Modulation, text and time embedders of a transformer."""
+
+    def of(self, layer: str, shape: tuple[int, ...]) -> str:
+        """The form of the weight of the layer with this official name."""
+        if worth_quantising(layer, shape):
+            return self.blocks
+        return self.outside if worth_storing_small(layer, shape) else "none"
+
+
+def write_network(network: Network, path: Path, layout: Layout, forms: Forms, metadata: Mapping[str, str]) -> int:
+    """Write one network to one file, quantised while it is written; returns the number of bytes."""
     pieces = _pieces(network, layout)
     planned, layers = [], {}
     for piece in pieces:
         owner, _, leaf = piece.official.rpartition(".")
         shape, dtype = _stored_shape(network, piece)
-        quantised = form != "none" and leaf == "weight" and worth_quantising(owner, shape)
-        if quantised:
+        form = forms.of(owner, shape) if leaf == "weight" else "none"
+        if form != "none":
             layer = piece.foreign.removesuffix(".weight")
             layers[layer] = {"format": _DECLARED[form]}
             entries = quantised_entries(layer, form, (shape[0], shape[1]))

@@ -25,6 +25,9 @@ def export(
     quant: Annotated[
         str, typer.Option(help="Store the transformer's large matrices so: none, fp8, int8, q4 or nvfp4.")
     ] = "none",
+    quant_outside: Annotated[
+        str, typer.Option(help="The same for its modulation and embedders, which --quant leaves exact.")
+    ] = "none",
     autoencoder: Annotated[
         Path | None,
         typer.Option(
@@ -36,13 +39,16 @@ def export(
     from licht.checkpoint.assets import built_in
     from licht.evaluation.judge_training import export_judge
     from licht.training.config import Task
-    from licht.training.export import Release, export_run
+    from licht.training.export import Release, export_run, refuse_release
     from licht.training.state import newest_checkpoint, read_recipe
 
-    if read_recipe(newest_checkpoint(run)).task is Task.JUDGE:
+    told = tuple(_figures(path) for path in figures or [])
+    release = Release(steps, guidance, told, share, quant, quant_outside, autoencoder)
+    task = read_recipe(newest_checkpoint(run)).task
+    if task is Task.JUDGE:
+        refuse_release(task, release)
         typer.echo(str(export_judge(run, target / "judge.safetensors")))
         return
-    release = Release(steps, guidance, tuple(_figures(path) for path in figures or []), share, quant, autoencoder)
     for path in export_run(run, target, built_in(), release):
         typer.echo(f"{path}  {path.stat().st_size / 1e6:,.2f} MB")
 

@@ -15,6 +15,7 @@ from licht.quant.nvfp4 import Nvfp4Linear, pack_nvfp4, whole_scale
 from licht.quant.q4 import Q4Linear, pack_q4
 
 _IN_BLOCKS: Final = re.compile(r"(double_blocks|single_blocks|layers)\.\d+\..+")
+_OUTSIDE: Final = re.compile(r"(.+_modulation(_img|_txt)?\.lin|txt_in|(time|guidance)_in\.(in|out)_layer)")
 _MULTIPLE: Final = 32
 
 
@@ -60,6 +61,14 @@ def worth_quantising(layer: str, shape: tuple[int, ...]) -> bool:
     Embedders, modulation and the last layer are small and steer everything else; they keep their precision.
     """
     return len(shape) == 2 and shape[1] % _MULTIPLE == 0 and _IN_BLOCKS.fullmatch(layer) is not None
+
+
+def worth_storing_small(layer: str, shape: tuple[int, ...]) -> bool:
+    """Whether the layer of this official name is large for one outside of blocks: modulation, text and time embedders.
+
+    In a network as small as the built-in ones they are a fifth of all weights.
+    """
+    return len(shape) == 2 and shape[1] % _MULTIPLE == 0 and _OUTSIDE.fullmatch(layer) is not None
 
 
 def quantise(weight_OI: Tensor, form: str, dtype: torch.dtype) -> QuantisedLinear:

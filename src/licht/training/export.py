@@ -7,14 +7,14 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from licht.checkpoint.convert import FORMATS, write_network
+from licht.checkpoint.convert import FORMATS, Forms, write_network
 from licht.checkpoint.detect import Layout
 from licht.checkpoint.save import Target, save_network, write_json
 from licht.core.errors import InvalidSettings, OutputFailed
@@ -48,9 +48,20 @@ class Release:
     share: Path | None = None
     """A model folder: the files of parts that are equal to its own become links to them."""
     quant: str = "none"
-    """What the transformer's large matrices are stored in: one of `QUANTS`."""
+    """What the large matrices of the transformer's blocks are stored in: one of `QUANTS`."""
+    quant_outside: str = "none"
+    """The same for its modulation and embedders."""
     autoencoder: Path | None = None
     """Run or model folder of an autoencoder with the same latents, to be exported in the place of the recipe's."""
+
+
+def refuse_release(task: Task, release: Release) -> None:
+    """Raises `InvalidSettings` for wishes that only whole models can fulfil, if the task makes none."""
+    if task not in _KINDS and release != Release():
+        asked = [field.name for field in fields(Release) if getattr(release, field.name) != field.default]
+        raise InvalidSettings(
+            f"{', '.join(asked)}: only for a flow model, and the run trains {task.value}; leave it out", field=asked[0]
+        )
 
 
 def export_run(run: Path, target: Path, known: Mapping[str, Path], release: Release) -> list[Path]:
@@ -61,8 +72,10 @@ def export_run(run: Path, target: Path, known: Mapping[str, Path], release: Rele
     `OutputFailed`.
     """
     recipe = read_recipe(newest_checkpoint(run))
-    if release.quant not in QUANTS:
-        raise InvalidSettings(f"{release.quant!r} is unknown; use one of {', '.join(QUANTS)}", field="quant")
+    refuse_release(recipe.task, release)
+    for field in ("quant", "quant_outside"):
+        if (form := getattr(release, field)) not in QUANTS:
+            raise InvalidSettings(f"{form!r} is unknown; use one of {', '.join(QUANTS)}", field=field)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidSettings(f"{target} is not empty; name a new folder", field="target")
     partial = target.with_name(f".{target.name}.part")
@@ -104,11 +117,12 @@ def _write_model(run: Path, recipe: Recipe, folder: Path, known: Mapping[str, Pa
     metadata = {"licht.kind": kind.value}
     target = Target(folder / "transformer", _WEIGHTS, SHARD_BYTES)
     transformer.bfloat16()
-    if release.quant == "none":
+    forms = Forms(release.quant, release.quant_outside)
+    if forms == Forms():
         save_network(transformer, target, Layout.DIFFUSERS, metadata)
     else:
         path = target.folder / f"{target.stem}.safetensors"
-        write_network(transformer, path, Layout.DIFFUSERS, release.quant, metadata)
+        write_network(transformer, path, Layout.DIFFUSERS, forms, metadata)
     write_json(folder / "transformer" / "config.json", transformer_json(transformer.config))
     _write_tower(text_config(networks), tensors, folder / "text_encoder")
     shutil.copytree(run / "tokenizer", folder / "tokenizer")
@@ -123,7 +137,7 @@ def _write_model(run: Path, recipe: Recipe, folder: Path, known: Mapping[str, Pa
     description = describe(recipe, kind, release)
     (folder / "licht.json").write_text(json.dumps(description) + "\n", "utf-8")
     encoded = history(named, known) if checkpoints(named) else None
-    facts = Facts(description, history(run, known), encoded, release.figures, _stored(release.quant))
+    facts = Facts(description, history(run, known), encoded, release.figures, _stored(forms))
     card = model_card(kind, facts)
     (folder / "README.md").write_text(card, "utf-8")
 
@@ -144,8 +158,10 @@ def _autoencoder(recipe: Recipe, known: Mapping[str, Path], release: Release) ->
     return release.autoencoder
 
 
-def _stored(quant: str) -> str:
-    return "bfloat16" if quant == "none" else f"{quant} (the transformer's large matrices), bfloat16"
+def _stored(forms: Forms) -> str:
+    small = {"large matrices": forms.blocks, "modulation and embedders": forms.outside}
+    told = [f"{form} (the transformer's {what})" for what, form in small.items() if form != "none"]
+    return ", ".join([*told, "bfloat16"])
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str) -> None:
