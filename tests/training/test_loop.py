@@ -315,8 +315,8 @@ import os, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-import torch.distributed as dist
 from licht.training.flow import FlowBatch, FlowNetworks
+from licht.training.loop import distributed
 from licht.training.shard import shard, whole
 from tests.training.runs import TINY, alive
 
@@ -332,19 +332,18 @@ def losses(networks, rows):
     loss.backward()
     return loss
 
-dist.init_process_group("gloo")
-rank = dist.get_rank()
-plain, spread = FlowNetworks(replace(TINY, depth=2, depth_single=2)), FlowNetworks(replace(TINY, depth=2, depth_single=2))
-alive(plain, 5), alive(spread, 5)
-shard(spread, torch.device("cpu"), 2)
-losses(plain, slice(None))
-losses(spread, slice(rank, None, 2))
-held = sum(parameter.to_local().numel() for parameter in spread.parameters())
-total = sum(parameter.numel() for parameter in plain.parameters())
-assert held < 0.6 * total, (held, total)
-for (name, one), two in zip(plain.named_parameters(), spread.parameters(), strict=True):
-    torch.testing.assert_close(whole(two.grad), one.grad, atol=1e-5, rtol=1e-4, msg=name)
-dist.destroy_process_group()
+with distributed() as here:
+    rank = here.index
+    plain, spread = FlowNetworks(replace(TINY, depth=2, depth_single=2)), FlowNetworks(replace(TINY, depth=2, depth_single=2))
+    alive(plain, 5), alive(spread, 5)
+    shard(spread, torch.device("cpu"), 2)
+    losses(plain, slice(None))
+    losses(spread, slice(rank, None, 2))
+    held = sum(parameter.to_local().numel() for parameter in spread.parameters())
+    total = sum(parameter.numel() for parameter in plain.parameters())
+    assert held < 0.6 * total, (held, total)
+    for (name, one), two in zip(plain.named_parameters(), spread.parameters(), strict=True):
+        torch.testing.assert_close(whole(two.grad), one.grad, atol=1e-5, rtol=1e-4, msg=name)
 """
 
 

@@ -269,6 +269,8 @@ def distributed() -> Iterator[Rank]:
     dist.init_process_group(backend, timeout=timedelta(days=1))
     try:
         yield Rank(dist.get_rank(), count)
+        # Gloo's threads let go of the last tensors they sent a moment later, and abort if Python has ended by then
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 
