@@ -52,10 +52,15 @@ def autoencoder_run(run: Path, networks: Networks = TINY, seed: int = 1) -> Reci
 
 
 def flow_run(
-    run: Path, autoencoder: Path, task: Task = Task.FLOW, networks: Networks = TINY, start_from: str | None = None
+    run: Path,
+    autoencoder: Path,
+    task: Task = Task.FLOW,
+    networks: Networks = TINY,
+    start_from: str | None = None,
+    teacher_from: str | None = None,
 ) -> Recipe:
     recipe = replace(nano_smoke(), task=task, networks=networks, autoencoder_from=str(autoencoder))
-    recipe = replace(recipe, start_from=start_from)
+    recipe = replace(recipe, start_from=start_from, teacher_from=teacher_from)
     module = FlowNetworks(networks, guidance_embed=task is Task.GUIDANCE)
     alive(module, 2)
     ema = EMA(module, 0.9)

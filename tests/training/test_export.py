@@ -138,6 +138,16 @@ def test_the_card_counts_the_runs_before(runs: Path, tmp_path: Path) -> None:
     assert "| autoencoder's training | 2 minutes |" in card
 
 
+def test_the_card_tells_of_a_teacher(runs: Path, tmp_path: Path) -> None:
+    start = str(runs / "base")
+    flow_run(tmp_path / "teacher", runs / "vae", Task.GUIDANCE, start_from=start)
+    flow_run(tmp_path / "student", runs / "vae", Task.STEPS, start_from=start, teacher_from=str(tmp_path / "teacher"))
+    export_run(tmp_path / "student", tmp_path / "out", {}, EXACT)
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    told = "`nano_smoke`, 7 of 400 steps of 16 rows; 10 minutes more; started from the same run as the student"
+    assert f"| teacher | {told} |" in card
+
+
 @pytest.mark.parametrize("start", ["a-model", "gone"])
 def test_a_start_that_is_no_run_is_named(runs: Path, tmp_path: Path, start: str) -> None:
     (tmp_path / "a-model" / "transformer").mkdir(parents=True)

@@ -58,6 +58,8 @@ class Facts:
     """None where its training is not on record."""
     figures: tuple[Figures, ...] = ()
     stored: str = "bfloat16"
+    teacher: History | None = None
+    """Of the run that it was distilled from, where that is another than the one that it started from."""
 
 
 def model_card(kind: Kind, facts: Facts) -> str:
@@ -82,6 +84,7 @@ def model_card(kind: Kind, facts: Facts) -> str:
         "sizes": f"{shown} px; others are drawn at the nearest of these and enlarged",
         "recipe": _legs(facts.trained),
         "trained on": f"{recipe.hardware}, {_minutes(facts.trained)}",
+        **({"teacher": _teacher(facts.teacher, facts.trained)} if facts.teacher else {}),
         **({"autoencoder's training": _minutes(facts.autoencoder)} if facts.autoencoder else {}),
         "stored in": facts.stored,
     }
@@ -100,6 +103,13 @@ def _steps(leg: Leg) -> str:
     optim = leg.recipe.optim
     grounded = ", grounded" if leg.recipe.flow.grounded else ""
     return f"`{leg.recipe.name}`, {leg.step:,} of {optim.steps:,} steps of {optim.batch} rows{grounded}"
+
+
+def _teacher(teacher: History, student: History) -> str:
+    """What was trained for the teacher alone."""
+    own = History(tuple(leg for leg in teacher.legs if leg not in student.legs))
+    shared = "; started from the same run as the student" if len(own.legs) < len(teacher.legs) else ""
+    return f"{_legs(own)}; {_minutes(own)} more{shared}"
 
 
 def _minutes(trained: History) -> str:

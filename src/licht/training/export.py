@@ -27,7 +27,13 @@ from licht.training.card import Facts, Figures, model_card
 from licht.training.config import Recipe, Source, Task
 from licht.training.history import history
 from licht.training.state import checkpoints, newest_checkpoint, read_recipe, read_tensors
-from licht.training.trained import autoencoder_folder, latents_digest, open_autoencoder, trained_autoencoder
+from licht.training.trained import (
+    autoencoder_folder,
+    latents_digest,
+    named_folder,
+    open_autoencoder,
+    trained_autoencoder,
+)
 
 SHARD_BYTES = 15 * 2**20
 _WEIGHTS = "diffusion_pytorch_model"
@@ -137,7 +143,9 @@ def _write_model(run: Path, recipe: Recipe, folder: Path, known: Mapping[str, Pa
     description = describe(recipe, kind, release)
     (folder / "licht.json").write_text(json.dumps(description) + "\n", "utf-8")
     encoded = history(named, known) if checkpoints(named) else None
-    facts = Facts(description, history(run, known), encoded, release.figures, _stored(forms))
+    taught = named_folder(recipe.teacher_from, known) if recipe.teacher_from is not None else None
+    teacher = history(taught, known) if taught is not None and checkpoints(taught) else None
+    facts = Facts(description, history(run, known), encoded, release.figures, _stored(forms), teacher)
     card = model_card(kind, facts)
     (folder / "README.md").write_text(card, "utf-8")
 
