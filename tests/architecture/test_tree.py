@@ -62,6 +62,9 @@ def test_a_large_tree_is_seen(tmp_path: Path) -> None:
     small.write_text("x", encoding="utf-8")
     assert tree_rules.the_tree_is_small([path]) == []
     assert "weights.bin" in tree_rules.the_tree_is_small([path, small])[0]
+    link = tmp_path / "link.bin"
+    link.symlink_to(path)
+    assert tree_rules.the_tree_is_small([link, small]) == []
 
 
 @pytest.mark.parametrize("line", ["cd {}work{}main", "HOME={}root{}.cache", "see `{}root{}x`"])

@@ -27,8 +27,8 @@ def repository_files(root: Path) -> list[Path]:
 
 
 def the_tree_is_small(paths: Iterable[Path]) -> list[str]:
-    """Whoever clones the repository takes all of it."""
-    sizes = {path: path.stat().st_size for path in paths}
+    """Whoever clones the repository takes all of it; of a link, the link."""
+    sizes = {path: path.lstat().st_size for path in paths}
     total = sum(sizes.values())
     if total <= table.MAX_TREE_BYTES:
         return []

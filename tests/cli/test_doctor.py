@@ -100,7 +100,8 @@ def test_the_exit_code_says_whether_every_difference_is_allowed(
     assert len(report["rows"]) == len(errors)
     assert report["rows"][-1]["error"] == last
     assert [file["known_as"] for file in report["files"]] == [
-        "nano, transformer",
+        "nano, transformer (1 of 2)",
+        "nano, transformer (2 of 2)",
         "nano, autoencoder",
         "nano, text encoder",
     ]

@@ -16,7 +16,7 @@ def test_every_file_of_the_built_in_models_is_known() -> None:
     for name, folder in built_in().items():
         checked = list(check_files(read_folder(folder)))
         unknown = [f'"{file.sha256}": "{name}, {file.path.parent.name}",' for file in checked if file.known_as is None]
-        assert len(checked) == 3
+        assert len(checked) == (4 if name == "nano" else 3)  # in bfloat16 the transformer takes two shards
         assert unknown == [], "add these to KNOWN_SHA256, and remove the ones that they replace"
 
 

@@ -8,8 +8,10 @@ from types import MappingProxyType
 
 import torch
 from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline
+from diffusers.pipelines.flux2.pipeline_flux2_klein_kv import Flux2KleinKVPipeline
 
 from licht.checkpoint.assets import built_in
+from licht.checkpoint.convert import convert
 from licht.checkpoint.detect import Layout
 from licht.checkpoint.folder import ModelFiles, read_file, read_folder
 from licht.checkpoint.load import Placement, load_autoencoder, load_transformer
@@ -39,11 +41,16 @@ class Models:
         self.folder = folder
 
     def files(self, kind: str) -> ModelFiles:
-        """The model of a kind of `models.RECIPES`, or "nano", which is trained and ships with Licht."""
-        if kind == "nano":
-            return read_folder(built_in()["nano"])
+        """The model of a kind of `models.RECIPES`, or one of `TRAINED`, in a form that the reference can read."""
         folder = self.folder / kind
-        if not folder.exists():
+        if kind in TRAINED:
+            shipped = read_folder(built_in()[kind])
+            if kind == "nano":
+                return shipped
+            if not folder.exists():
+                # stored in fewer bits: what is compared are the values that those stand for
+                convert(shipped, folder, Layout.DIFFUSERS, "none", lambda _: None)
+        elif not folder.exists():
             models.build(models.RECIPES[kind], folder)
         return read_folder(folder)
 
@@ -136,9 +143,18 @@ def _padding(kind: str, side: str) -> Callable[[Models], Iterator[Measured]]:
 
 def _whole(kind: str) -> Callable[[Models], Iterator[Measured]]:
     if kind == "nano":
-        return lambda built: whole.compare_drawings(built.files(kind), Flux2KleinPipeline, whole.NANO_DRAWINGS)
+        return _whole_nano
+    if kind == "nano-base":
+        return lambda built: whole.compare_drawings(built.files(kind), Flux2KleinPipeline, whole.TRAINED_DRAWINGS)
     pipeline = models.RECIPES[kind].pipeline
     return lambda built: whole.compare_drawings(built.files(kind), pipeline, whole.DRAWINGS)
+
+
+def _whole_nano(built: Models) -> Iterator[Measured]:
+    """With references by the pipeline that caches them, without by the plain one."""
+    files = built.files("nano")
+    yield from whole.compare_drawings(files, Flux2KleinPipeline, whole.TRAINED_DRAWINGS)
+    yield from whole.compare_drawings(files, Flux2KleinKVPipeline, whole.REFERENCE_DRAWINGS)
 
 
 def _changes(kind: str) -> Callable[[Models], Iterator[Measured]]:
@@ -168,18 +184,20 @@ def _vocabulary(built: Models) -> Iterator[Measured]:
 KINDS = ("dev", "klein", "base", "kv")
 GUIDED = ("cached base", "cached dev")
 """Guided over cached references, as `nano-base` and `nano-dev` draw: no pipeline of the reference does."""
-CHANGING = ("klein", "base", "nano")
-"""The kinds that the reference's pipeline for masks can draw with."""
+CHANGING = ("klein", "base")
+"""The kinds that the reference's pipeline for masks can draw with: it caches no references."""
+TRAINED = ("nano", "nano-base", "nano-dev")
+"""What ships with Licht."""
 
 SECTIONS: Mapping[str, Section] = MappingProxyType(
     {
         **{
             f"{kind}-float32": Section("From a prompt to pixels, float32", _float32(kind))
-            for kind in (*KINDS, *GUIDED, "nano")
+            for kind in (*KINDS, *GUIDED, *TRAINED)
         },
         **{f"{kind}-bfloat16": Section("From a prompt to pixels, bfloat16", _bfloat16(kind)) for kind in KINDS},
         **{f"{kind}-inside": Section("Inside the networks, float32", _inside(kind)) for kind in KINDS},
-        **{f"{kind}-whole": Section("Whole drawings, float32", _whole(kind)) for kind in (*KINDS, "nano")},
+        **{f"{kind}-whole": Section("Whole drawings, float32", _whole(kind)) for kind in (*KINDS, "nano", "nano-base")},
         **{f"{kind}-changes": Section("Changes under a mask, float32", _changes(kind)) for kind in CHANGING},
         "dev-right": Section("Padding on the other side, float32", _padding("dev", "right")),
         "klein-left": Section("Padding on the other side, float32", _padding("klein", "left")),

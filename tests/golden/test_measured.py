@@ -7,7 +7,7 @@ from tests.golden import report
 from tests.golden.sections import HAS_MISTRAL_COMMON, SECTIONS, Models
 
 # Those of more than about five seconds on one core.
-SLOW = ("float32", "bfloat16", "official", "vocabulary", "nano-whole")
+SLOW = ("float32", "bfloat16", "official", "vocabulary", "nano-whole", "nano-base-whole")
 
 
 def _parameters() -> list[object]:

@@ -40,21 +40,27 @@ DRAWINGS = (
         "three references, 128x64", "put them together", 7, Size(128, 64), (Size(96, 64), Size(67, 70), Size(64, 96))
     ),
 )
-NANO_DRAWINGS = (
-    Drawing("128x128", "a large shiny red sphere on a gray floor, light from the left", 1, Size(128, 128), steps=12),
+TRAINED_DRAWINGS = (
+    Drawing("128x128", "a large shiny red sphere on a gray floor, light from the left", 1, Size(128, 128)),
     Drawing(
-        "128x128, two things",
+        "160x96, two things",
         "a small matte blue cube to the right of a large shiny green cone on a teal floor, light from the right",
         2,
-        Size(128, 128),
+        Size(160, 96),
         steps=8,
     ),
-    Drawing(
-        "64x96", 'a large matte pink cylinder on a beige floor, with the word "SUN" on top', 3, Size(64, 96), steps=8
-    ),
-    Drawing("128x128, unknown words", "Vögel über dem Fluß {und} 一只猫", 4, Size(128, 128), steps=4),
-    Drawing("reference", "a small shiny cyan sphere on a lilac floor", 5, Size(128, 128), (Size(100, 75),), steps=6),
+    Drawing("64x64", 'a large matte pink cylinder on a beige floor, with the word "SUN" on top', 3, Size(64, 64)),
+    Drawing("128x128, unknown words", "Vögel über dem Fluß {und} 一只猫", 4, Size(128, 128)),
 )
+"""For models that Licht has trained, without references."""
+REFERENCE_DRAWINGS = (
+    Drawing("one reference, its size", "make the sphere cyan", 5, None, (Size(128, 128),)),
+    Drawing("another size", "the same on a lilac floor", 6, Size(96, 160), (Size(100, 75),)),
+    Drawing(
+        "three references", "all of them together", 7, Size(128, 128), (Size(128, 128), Size(64, 64), Size(160, 96))
+    ),
+)
+"""For those that cache references."""
 
 
 def compare_drawings(files: ModelFiles, pipeline: type[Pipeline], drawings: Sequence[Drawing]) -> Iterator[Measured]:

@@ -31,7 +31,7 @@ def test_the_first_picture_is_a_click_on_a_sample_and_a_click_on_draw(desk: Desk
     desk.until_drawn()
     assert desk.noticed() == set(making)
     made = desk.newest()
-    assert (made["prompt"], made["seed"], made["weights"]) == (RED_AND_BLUE, 16, "nano")
+    assert (made["prompt"], made["seed"], made["weights"]) == (RED_AND_BLUE, 14, "nano")
     desk.page.get_by_role("button", name="Open: ").first.click()
     facts = desk.page.locator(".facts")
     expect(facts).to_contain_text("256 \u00d7 256")

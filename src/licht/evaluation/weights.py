@@ -13,12 +13,12 @@ from licht.checkpoint.folder import ModelFiles
 # hashed yet, and no hash is repeated on hearsay.
 KNOWN_SHA256: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "7ef3d91e3c82eb354d1c6277aa6e32521805bded08b4e56882c116c7d64078b4": "nano, transformer",
-        "fe172ad779501a609339decf17c9791e1534eaafd0cac2b77cb18e0eb8674291": "nano, autoencoder",
-        "ef31e21b70550d1638aa9ce7fc301de799829e8e54a712503ba3abfb3842c4d3": "nano, text encoder",
-        "a9223ed9290da18e61f6f7e22364e76544f23f10077abcb1d9efad3f48b07d93": "nano-base, transformer",
-        "06650d88b7e6230963cc06304e4a0a686db2393f4e75dddbc2300a9b1825c9d7": "nano-base, autoencoder",
-        "441fa5fa3c6cf67351ba0a6b229bb5e8c21696de44973a0b51739cb945ead621": "nano-base, text encoder",
+        "f0717d282c0775ead3572870b68669573af5fe42871e6ae2c7ec2ac7f3034fbf": "nano, transformer (1 of 2)",
+        "f6f3fa2ca61e6934ed8e6a8a08e070eae41eed9536086dfeca5fd0b51f1fbc1c": "nano, transformer (2 of 2)",
+        "b0d0ef74a489697c1d04c1b225b0f7b8126d7d0045d845059734592ea15eec65": "nano-base, transformer",
+        "ae59087c49611c5aaae066f3902402b56a4dd0de2ca20df71ce16eb8905f1ba6": "nano-dev, transformer",
+        "06650d88b7e6230963cc06304e4a0a686db2393f4e75dddbc2300a9b1825c9d7": "nano, autoencoder",
+        "504e6fc58494403e8f9a70a53fa2b570014b96fa7f359079eced79c436065af1": "nano, text encoder",
     }
 )
 """SHA-256 -> what the file is."""

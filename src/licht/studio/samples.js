@@ -1,10 +1,10 @@
 // Prompts that work with the built-in model, and structured ones to begin from.
 /** [prompt, seed]; what was drawn with them stands in `samples.webp`, one below the other. */
 export const SAMPLES = [
-  ["a large shiny red sphere to the left of a small matte blue cube on a gray floor, light from the left", 16],
+  ["a large shiny red sphere to the left of a small matte blue cube on a gray floor, light from the left", 14],
   ["a large matte green sphere to the left of a small matte yellow cube on a beige floor, light from the right", 2],
   ["a large matte orange cone to the left of a small shiny purple sphere on a teal floor, light from the left", 2],
-  ["a large matte pink cylinder to the right of a small matte blue cube on a lilac floor, light from the left", 2],
+  ["a large matte pink cylinder to the right of a small matte blue cube on a lilac floor, light from the left", 5],
 ];
 
 /** [name, structured prompt] */
