@@ -16,7 +16,7 @@ RUNTIME := $(VENV)/.installed-runtime
 TEST := $(VENV)/.installed-test
 SOURCES := $(wildcard src tests benchmarks)
 # Each worker takes whole files, computes with one thread, and comes to the browser's tests last.
-RUN_TESTS := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile
+RUN_TESTS := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 INSTALL := $(UV) pip install --quiet --python $(PY)
 COMPILE_LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --custom-compile-command "make lock" $(LOCK_ARGS)
