@@ -90,7 +90,8 @@ Points = Sequence[tuple[float, Tensor]]
 
 def velocity(network: Flux2Transformer, text: Tensor, at: float, latents: Tensor) -> Tensor:
     """On an 8 x 8 grid (a picture of 128 x 128)."""
-    return network(latents, image_ids((8, 8)), text, text_ids(text.shape[1]), torch.full((1,), at))
+    found: Tensor = network(latents, image_ids((8, 8)), text, text_ids(text.shape[1]), torch.full((1,), at))
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -187,7 +187,9 @@ class TestSigners:
             parse_policy("default")
 
     @pytest.mark.parametrize(
-        "key", [ec.generate_private_key(ec.SECP384R1()), ed25519.Ed25519PrivateKey.generate(), KEY], ids=str
+        "key",
+        [ec.generate_private_key(ec.SECP384R1()), ed25519.Ed25519PrivateKey.generate(), KEY],
+        ids=["p384", "ed25519", "p256"],
     )
     def test_signers_of_every_kind_are_tried(self, key: object) -> None:
         chain = leaf(key=key)
