@@ -45,7 +45,7 @@ export function Cost({ plans, error, times = plans.map(() => 1) }) {
   if (!plans.length || plans.length !== times.length || plans.includes(null)) return html`<p class="cost hint" role="status">…</p>`;
   const sum = (value) => plans.reduce((total, plan, index) => total + value(plan) * times[index], 0);
   const known = plans.every((plan) => plan.seconds !== null);
-  const time = known ? t("about {time}", { time: seconds(sum((plan) => plan.seconds)) }) : t("time unknown until the first picture");
+  const time = known ? t("about {time}", { time: seconds(Math.max(1, sum((plan) => plan.seconds))) }) : t("time unknown until the first picture");
   const wait = plans[0].wait_seconds > 1 ? `, ${t("{time} in the queue", { time: seconds(plans[0].wait_seconds) })}` : "";
   const warnings = [...new Set(plans.flatMap((plan) => plan.warnings))];
   return html`<p class="cost" role="status"><b>${t("{n} credits", { n: Number(sum((plan) => plan.cost).toFixed(2)) })}</b> · ${time}${wait} · ${plans[0].width} × ${plans[0].height}</p>
