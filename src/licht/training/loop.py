@@ -36,6 +36,7 @@ from licht.training.state import (
 )
 
 T = TypeVar("T")
+_LET_GO_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,10 +268,15 @@ def distributed() -> Iterator[Rank]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     # the others wait while the first prepares data
     dist.init_process_group(backend, timeout=timedelta(days=1))
+    # Gloo's threads let go of the last tensors they sent a moment later, for which they need the interpreter's lock, and
+    # abort if Python has ended by then: give that lock away before the end
     try:
         yield Rank(dist.get_rank(), count)
-        # Gloo's threads let go of the last tensors they sent a moment later, and abort if Python has ended by then
         dist.barrier()
+    except BaseException:
+        # the others may be gone already, so there is nobody to wait for
+        time.sleep(_LET_GO_S)
+        raise
     finally:
         dist.destroy_process_group()
 
