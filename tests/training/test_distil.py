@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from licht.core.errors import InvalidSettings
+from licht.quant.swap import quantise, worth_quantising, worth_storing_small
 from licht.recipes.nano import nano_dev, nano_klein
 from licht.training.config import DataConfig, DistilConfig, Recipe, Source, Stream, Task
 from licht.training.distil import DistilBatch, DistilTask, Student, step_times
@@ -154,6 +155,25 @@ def test_networks_come_from_runs_and_from_folders_alike(tmp_path: Path) -> None:
         assert torch.equal(of_folder.state_dict()[name], tensor.bfloat16().float()), name
     with pytest.raises(InvalidSettings, match="other networks than the recipe says"):
         open_networks(tmp_path / "base", replace(TINY, hidden_size=64))
+
+
+def test_a_run_can_start_from_a_quantised_model(tmp_path: Path) -> None:
+    from licht.training.export import Release, export_run
+
+    autoencoder_run(tmp_path / "vae")
+    flow_run(tmp_path / "base", tmp_path / "vae")
+    export_run(tmp_path / "base", tmp_path / "folder", {}, Release(quant="int8", quant_outside="q4"))
+    of_run, of_folder = (open_networks(tmp_path / name, TINY).state_dict() for name in ("base", "folder"))
+    seen = set()
+    for name, tensor in of_run.items():
+        expected, layer = tensor.bfloat16(), name.removeprefix("transformer.").removesuffix(".weight")
+        blocks, outside = (worth(layer, tuple(tensor.shape)) for worth in (worth_quantising, worth_storing_small))
+        if name.startswith("transformer.") and (blocks or outside):
+            form = "int8" if blocks else "q4"
+            expected = quantise(expected, form, torch.float32).weight
+            seen.add(form)
+        assert torch.equal(of_folder[name], expected.float()), name
+    assert seen == {"int8", "q4"}
 
 
 def test_a_base_cannot_start_from_what_embeds_guidance(teacher: FlowNetworks) -> None:

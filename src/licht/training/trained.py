@@ -14,6 +14,7 @@ from licht.checkpoint.reader import open_source, read_json
 from licht.checkpoint.save import official_tensors
 from licht.core.errors import InvalidSettings, OutputFailed
 from licht.model.autoencoder import Autoencoder
+from licht.quant.linear import QuantisedLinear, StackedLayers
 from licht.training.autoencoder import measure_statistics
 from licht.training.build import autoencoder_config
 from licht.training.config import Networks, Recipe, Task
@@ -49,7 +50,8 @@ def autoencoder_folder(recipe: Recipe, known: Mapping[str, Path]) -> Path:
 def open_networks(folder: Path, networks: Networks) -> FlowNetworks:
     """Tower and transformer of a model folder, or the newest averages of a run; float32 on the CPU.
 
-    A transformer with fewer blocks than `networks` gets new ones that begin without effect (`grow.deepened`).
+    Quantised matrices are dequantised. A transformer with fewer blocks than `networks` gets new ones that begin without
+    effect (`grow.deepened`).
     Raises `InvalidSettings` if they have not the sizes of `networks` otherwise.
     """
     if (folder / "transformer").is_dir():
@@ -77,8 +79,18 @@ def _folder_tensors(folder: Path) -> dict[str, Tensor]:
     files, placement = read_folder(folder), Placement(torch.device("cpu"), torch.float32)
     transformer = load_transformer(files.transformer, placement, files.transformer_config)
     tower = load_tower(files.tower, placement, files.variant.text)
-    tensors = {f"transformer.{name}": tensor for name, tensor in official_tensors(transformer).items()}
-    return tensors | {f"tower.{name}": tensor for name, tensor in tower.state_dict().items()}
+    tensors = {f"transformer.{name}": tensor for name, tensor in _plain_tensors(transformer).items()}
+    return tensors | {f"tower.{name}": tensor for name, tensor in _plain_tensors(tower).items()}
+
+
+def _plain_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Its weights by official name; quantised matrices are dequantised."""
+    tensors, quantised = official_tensors(network), (QuantisedLinear, StackedLayers)
+    small = {name: layer for name, layer in network.named_modules() if isinstance(layer, quantised)}
+    stored = tuple(f"{name}." for name in small)
+    plain = {name: tensor for name, tensor in tensors.items() if not name.startswith(stored)}
+    # what lies in a stack of layers is part of its matrix
+    return plain | {f"{name}.weight": layer.weight for name, layer in small.items() if not name.startswith(stored)}
 
 
 def fill(networks: FlowNetworks, start: FlowNetworks) -> None:
