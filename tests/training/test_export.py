@@ -148,6 +148,23 @@ def test_the_card_tells_of_a_teacher(runs: Path, tmp_path: Path) -> None:
     assert f"| teacher | {told} |" in card
 
 
+def test_what_a_student_started_from_is_no_teacher_of_its_own(runs: Path, tmp_path: Path) -> None:
+    start = str(runs / "base")
+    flow_run(tmp_path / "student", runs / "vae", Task.STEPS, start_from=start, teacher_from=start)
+    export_run(tmp_path / "student", tmp_path / "out", {}, EXACT)
+    assert "teacher" not in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
+def test_what_a_teacher_started_from_is_named(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "a-model" / "transformer").mkdir(parents=True)
+    flow_run(tmp_path / "teacher", runs / "vae", Task.GUIDANCE, start_from=str(tmp_path / "a-model"))
+    start, teacher = str(runs / "base"), str(tmp_path / "teacher")
+    flow_run(tmp_path / "student", runs / "vae", Task.STEPS, start_from=start, teacher_from=teacher)
+    export_run(tmp_path / "student", tmp_path / "out", {}, EXACT)
+    told = "; started from `a-model` as it was then; 10 minutes, after those of `a-model` more |"
+    assert told in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize("start", ["a-model", "gone"])
 def test_a_start_that_is_no_run_is_named(runs: Path, tmp_path: Path, start: str) -> None:
     (tmp_path / "a-model" / "transformer").mkdir(parents=True)
@@ -156,7 +173,7 @@ def test_a_start_that_is_no_run_is_named(runs: Path, tmp_path: Path, start: str)
     assert (len(found.legs), found.origin) == (1, start)
     export_run(tmp_path / "later", tmp_path / "out", {}, EXACT)
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
-    assert f"started from `{start}` |" in card
+    assert f"started from `{start}` as it was then |" in card
     assert f"10 minutes, after those of `{start}` |" in card
     assert str(tmp_path) not in card
 

@@ -84,7 +84,7 @@ def model_card(kind: Kind, facts: Facts) -> str:
         "sizes": f"{shown} px; others are drawn at the nearest of these and enlarged",
         "recipe": _legs(facts.trained),
         "trained on": f"{recipe.hardware}, {_minutes(facts.trained)}",
-        **({"teacher": _teacher(facts.teacher, facts.trained)} if facts.teacher else {}),
+        **_teacher(facts.teacher, facts.trained),
         **({"autoencoder's training": _minutes(facts.autoencoder)} if facts.autoencoder else {}),
         "stored in": facts.stored,
     }
@@ -95,7 +95,7 @@ def model_card(kind: Kind, facts: Facts) -> str:
 def _legs(trained: History) -> str:
     told = [_steps(leg) for leg in trained.legs]
     if trained.origin is not None:
-        told.append(f"`{trained.origin}`")
+        told.append(f"`{trained.origin}` as it was then")
     return "; started from ".join(told)
 
 
@@ -105,11 +105,18 @@ def _steps(leg: Leg) -> str:
     return f"`{leg.recipe.name}`, {leg.step:,} of {optim.steps:,} steps of {optim.batch} rows{grounded}"
 
 
-def _teacher(teacher: History, student: History) -> str:
-    """What was trained for the teacher alone."""
-    own = History(tuple(leg for leg in teacher.legs if leg not in student.legs))
-    shared = "; started from the same run as the student" if len(own.legs) < len(teacher.legs) else ""
-    return f"{_legs(own)}; {_minutes(own)} more{shared}"
+def _teacher(teacher: History | None, student: History) -> dict[str, str]:
+    """The row about what was trained for the teacher alone; none if it is what the student started from."""
+    if teacher is None:
+        return {}
+    shared = any(leg in student.legs for leg in teacher.legs)
+    legs = tuple(leg for leg in teacher.legs if leg not in student.legs)
+    if not legs:
+        return {}
+    # what both started from is told of the student
+    own = History(legs, None if shared else teacher.origin)
+    told = f"{_legs(own)}; {_minutes(own)} more"
+    return {"teacher": told + ("; started from the same run as the student" if shared else "")}
 
 
 def _minutes(trained: History) -> str:

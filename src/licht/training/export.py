@@ -25,7 +25,7 @@ from licht.model.variants import AutoencoderConfig, Kind, TextConfig, Transforme
 from licht.training.build import text_config, transformer_config
 from licht.training.card import Facts, Figures, model_card
 from licht.training.config import Recipe, Source, Task
-from licht.training.history import history
+from licht.training.history import History, history
 from licht.training.state import checkpoints, newest_checkpoint, read_recipe, read_tensors
 from licht.training.trained import (
     autoencoder_folder,
@@ -142,12 +142,16 @@ def _write_model(run: Path, recipe: Recipe, folder: Path, known: Mapping[str, Pa
     write_json(folder / "model_index.json", _model_index(kind))
     description = describe(recipe, kind, release)
     (folder / "licht.json").write_text(json.dumps(description) + "\n", "utf-8")
-    encoded = history(named, known) if checkpoints(named) else None
-    taught = named_folder(recipe.teacher_from, known) if recipe.teacher_from is not None else None
-    teacher = history(taught, known) if taught is not None and checkpoints(taught) else None
-    facts = Facts(description, history(run, known), encoded, release.figures, _stored(forms), teacher)
+    teacher = _recorded(named_folder(recipe.teacher_from, known), known) if recipe.teacher_from is not None else None
+    trained, encoded = history(run, known), _recorded(named, known)
+    facts = Facts(description, trained, encoded, release.figures, _stored(forms), teacher)
     card = model_card(kind, facts)
     (folder / "README.md").write_text(card, "utf-8")
+
+
+def _recorded(folder: Path, known: Mapping[str, Path]) -> History | None:
+    """How a run was trained; None for a model folder, which does not tell."""
+    return history(folder, known) if checkpoints(folder) else None
 
 
 def _autoencoder(recipe: Recipe, known: Mapping[str, Path], release: Release) -> Path:
