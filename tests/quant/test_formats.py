@@ -1,6 +1,5 @@
 """Every format against an independent reader, or against its published definition written out value by value."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -26,6 +25,7 @@ from licht.quant.nvfp4 import (
 from licht.quant.pages import own_pages
 from licht.quant.q4 import Q4Linear, pack_q4, unpack_q4
 from licht.quant.swap import QUANTISERS, quantise, worth_quantising
+from tests.quant.measure import snr
 
 gguf = pytest.importorskip("gguf")
 F32 = torch.float32
@@ -38,11 +38,6 @@ def weights(rows: int = 48, columns: int = 256, seed: int = 0) -> Tensor:
     made *= torch.rand(rows, 1, generator=generator) * 3
     made[3], made[4] = 0, made[4] * 1e-6
     return made
-
-
-def snr(exact: Tensor, other: Tensor) -> float:
-    """Signal to noise in decibels."""
-    return 10 * math.log10(float(exact.square().sum() / (exact - other).square().sum()))
 
 
 @pytest.mark.parametrize("name", BLOCK_FORMATS)

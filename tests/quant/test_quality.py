@@ -1,10 +1,8 @@
 """How much of the trained built-in model survives each format: its velocity, its pictures, and what a judge sees."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise
 
 import pytest
 import torch
@@ -26,7 +24,9 @@ from licht.model.positions import image_ids, text_ids
 from licht.model.transformer import Flux2Transformer
 from licht.quant.int8 import Int8Linear
 from licht.quant.swap import quantise, worth_quantising
-from licht.sampling.schedule import empirical_mu, shift_time
+from licht.sampling.schedule import sigmas
+from licht.sampling.solvers import euler
+from tests.quant.measure import snr
 
 pytestmark = pytest.mark.slow
 CPU = Placement(torch.device("cpu"), torch.float32)
@@ -98,25 +98,16 @@ def velocity(network: Flux2Transformer, text: Tensor, at: float, latents: Tensor
 @torch.inference_mode()
 def visited(text: Tensor) -> Points:
     """Where the exact model takes its steps. Elsewhere a model of few steps has learned nothing, and is not smooth."""
-    network = transformer()
-    x = torch.randn(1, 64, network.config.in_channels, generator=torch.Generator().manual_seed(3))
-    mu = empirical_mu(64, STEPS)
-    times = [shift_time(1.0 - number / STEPS, mu) for number in range(STEPS + 1)]
-    passed = []
-    for here, there in pairwise(times):
-        passed.append((here, x))
-        x = x + (there - here) * velocity(network, text, here, x)
-    return passed
+    network, times = transformer(), sigmas(64, STEPS)
+    noise = torch.randn(1, 64, network.config.in_channels, generator=torch.Generator().manual_seed(3))
+    steps = euler(lambda latents, at: velocity(network, text, at, latents), noise, times)
+    return list(zip(times[:-1], [noise, *steps][:-1], strict=True))
 
 
 @torch.inference_mode()
 def velocities(network: Flux2Transformer, text: Tensor, visited: Points) -> Tensor:
     """At each of these points."""
     return torch.stack([velocity(network, text, *point) for point in visited])
-
-
-def snr(exact: Tensor, other: Tensor) -> float:
-    return 10 * math.log10(float(exact.square().sum() / (exact - other).square().sum()))
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def worth_quantising(layer: str, shape: tuple[int, ...]) -> bool:
 
     Embedders, modulation and the last layer are small and steer everything else; they keep their precision.
     """
-    return len(shape) == 2 and shape[1] % _MULTIPLE == 0 and _IN_BLOCKS.fullmatch(layer) is not None
+    return _fits(shape) and _IN_BLOCKS.fullmatch(layer) is not None
 
 
 def worth_storing_small(layer: str, shape: tuple[int, ...]) -> bool:
@@ -68,7 +68,12 @@ def worth_storing_small(layer: str, shape: tuple[int, ...]) -> bool:
 
     In a network as small as the built-in ones they are a fifth of all weights.
     """
-    return len(shape) == 2 and shape[1] % _MULTIPLE == 0 and _OUTSIDE.fullmatch(layer) is not None
+    return _fits(shape) and _OUTSIDE.fullmatch(layer) is not None
+
+
+def _fits(shape: tuple[int, ...]) -> bool:
+    """Whether every format can store a tensor of this shape."""
+    return len(shape) == 2 and shape[1] % _MULTIPLE == 0
 
 
 def quantise(weight_OI: Tensor, form: str, dtype: torch.dtype) -> QuantisedLinear:
