@@ -54,6 +54,20 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
         assert torch.equal(tensor, got[name]), name
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("fast", [False, True])
+def test_bfloat16_is_computed_in_where_it_is_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, autocast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": fast})
+    recipe = toy_recipe(2)
+    recipe = replace(recipe, optim=replace(recipe.optim, autocast=autocast))
+    task, seen = ToyTask(recipe), set[torch.dtype]()
+    task.module.get_submodule("inner").register_forward_hook(lambda _, __, made: seen.add(made.dtype))
+    train(task, recipe, tmp_path, 1, quiet)
+    assert seen == {torch.bfloat16 if fast and autocast else torch.float32}
+
+
 def test_a_run_stops_at_its_minutes_and_keeps_its_state(tmp_path: Path) -> None:
     recipe = toy_recipe(100_000, checkpoint_minutes=9)
     report = train(ToyTask(recipe), recipe, tmp_path, 0.01, quiet)

@@ -58,6 +58,7 @@ class OptimConfig:
     """Share of the steps, at the end, over which the rates fall linearly to zero."""
     ema: float = 0.999
     autocast: bool = True
+    """Compute in bfloat16 where the device multiplies that faster than float32."""
     muon: bool = True
     muon_kernels: bool = False
     """Train the kernels of convolutions with Muon as well."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from licht.core.errors import InvalidSettings, LichtError, OutputFailed
+from licht.model.precision import multiplies_bfloat16
 from licht.training.config import Recipe
 from licht.training.ema import EMA
 from licht.training.fuse import fuse_blocks
@@ -168,7 +169,7 @@ class _Run:
         factor = set_rates(self.optimizers, self.step, config)
         batch = self.task.batch(self.step, self.rank)
         device = next(self.task.module.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast and multiplies_bfloat16(device)):
             terms: dict[str, Tensor] = self.forward(batch)
         loss = torch.stack(list(terms.values())).sum()
         for optimizer in self.optimizers:
