@@ -42,7 +42,8 @@ from licht.evaluation.judge_training import (
 )
 from licht.evaluation.seen import OBJECT_CATEGORIES, PICTURE_CATEGORIES, colors_sorted, truth
 from licht.recipes.nano import nano_judge
-from licht.training.config import DataConfig, OptimConfig
+from licht.training.checks import check
+from licht.training.config import DataConfig, JudgeConfig, OptimConfig
 from licht.training.ema import EMA
 from licht.training.loop import Rank
 from licht.training.muon import SharedMuon
@@ -51,6 +52,7 @@ from licht.training.state import save_state
 from licht.world.render import render
 from licht.world.sample import sample_scene
 from licht.world.scene import Scene, Thing
+from licht.world.vocabulary import is_hex
 
 CELLS = 32
 
@@ -257,6 +259,31 @@ def test_a_judge_starts_from_what_a_run_has_trained(tmp_path: Path) -> None:
     task = assemble_judge(begun, tmp_path / "data", torch.device("cpu"), lambda *_: None)
     theirs = module.state_dict()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in task.judge.state_dict().items())
+    assert task.judge.finds
+
+
+def test_a_judge_starts_from_the_one_that_is_shipped_and_may_keep_its_finder(tmp_path: Path) -> None:
+    recipe = replace(nano_judge(), data=DataConfig(seed=3, pictures=4), start_from="shipped")
+    recipe = replace(recipe, judge=JudgeConfig(keep_finder=True))
+    module = assemble_judge(recipe, tmp_path, torch.device("cpu"), lambda *_: None).judge
+    shipped, ours = Judge.load().network.state_dict(), module.network.state_dict()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in shipped.items() if "num_batches" not in name)
+    learning = {name.partition(".")[0] for name, tensor in module.network.named_parameters() if tensor.requires_grad}
+    assert "finder" not in learning
+    assert {"near", "far", "thing"} <= learning
+    with pytest.raises(InvalidSettings, match=r"judge\.keep_finder"):
+        check(replace(recipe, start_from=None))
+
+
+def test_some_plain_things_are_given_a_pattern() -> None:
+    def patterned(share: float) -> list[str | None]:
+        scenes = [judge_scene(1, index, share) for index in range(48)]
+        things = [subject for scene in scenes for subject in scene.subjects if isinstance(subject, Thing)]
+        return [thing.second for thing in things if thing.material != "metal" and not is_hex(thing.color)]
+
+    few, many, every = (patterned(share) for share in (0.0, 0.4, 1.0))
+    assert 0 < sum(map(bool, few)) < sum(map(bool, many)) < sum(map(bool, every)) == len(every)
+    assert [after for before, after in zip(few, many, strict=True) if before] == [one for one in few if one]
 
 
 def test_judges_are_exported_and_read_back(tmp_path: Path) -> None:

@@ -35,6 +35,11 @@ def split_by(categories: Mapping[str, Sequence[str]], answers_BC: Tensor) -> dic
     return dict(zip(categories, answers_BC.split([len(names) for names in categories.values()], 1), strict=True))
 
 
+def judge_file() -> Path:
+    """Where the judge that is shipped lies."""
+    return Path(str(importlib.resources.files("licht.evaluation").joinpath(_FILE)))
+
+
 class Judge:
     """Looks at pictures."""
 
@@ -45,7 +50,7 @@ class Judge:
     @classmethod
     def load(cls, path: Path | None = None) -> "Judge":
         """The judge that is shipped, or the one in a file. Raises `NotAvailable`, `InvalidCheckpoint`."""
-        file = path or Path(str(importlib.resources.files("licht.evaluation").joinpath(_FILE)))
+        file = path or judge_file()
         if not file.is_file():
             raise NotAvailable(f"there is no judge at {file}; train one with `licht train nano_judge`")
         network = JudgeNetwork()

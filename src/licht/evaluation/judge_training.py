@@ -4,7 +4,7 @@ Shapes: B pictures, N objects of a picture, P places that are looked at from nea
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from licht.core.errors import InvalidSettings
 from licht.evaluation.ceiling import recognised
-from licht.evaluation.judge import Judge, corrections, split_by
+from licht.evaluation.judge import Judge, corrections, judge_file, split_by
 from licht.evaluation.judge_networks import (
     BOX,
     CELL_PX,
@@ -33,16 +33,17 @@ from licht.training.config import Recipe, Task
 from licht.training.loop import Rank
 from licht.training.pictures import PictureStore
 from licht.training.state import newest_checkpoint, read_recipe, read_tensors
+from licht.world.draw import Dice, surface
 from licht.world.render import render
 from licht.world.sample import Kind, sample_scene
-from licht.world.scene import MAX_SUBJECTS, Scene
-from licht.world.vocabulary import srgb_of
+from licht.world.scene import MAX_SUBJECTS, Character, Scene, Subject
+from licht.world.vocabulary import is_hex, srgb_of
 
 _SIDE_PX: Final = 128
 _SIDE: Final = _SIDE_PX // CELL_PX
 _HELD_OUT: Final = 512
 _SHARES: Final[tuple[tuple[Kind, int], ...]] = (
-    *(("one", 5), ("two", 5), ("relation", 5), ("row", 4), ("layout", 4), ("many", 4), ("character", 5)),
+    *(("one", 9), ("two", 5), ("relation", 5), ("row", 4), ("layout", 4), ("many", 4), ("character", 7)),
     *(("word", 2), ("two_lines", 1), ("hex", 5), ("pattern", 3), ("studio", 3), ("negation", 2)),
 )
 _KINDS: Final = tuple(kind for kind, share in _SHARES for _ in range(share))
@@ -71,9 +72,23 @@ class Softening:
     name: str
 
 
-def judge_scene(seed: int, index: int) -> Scene:
-    """Scene `index` of the judge's own data: all pairs of colours and shapes, no words kept for testing."""
-    return sample_scene(_KINDS[index % len(_KINDS)], seed, index, pairs="any" if index % 3 else "unseen")
+def judge_scene(seed: int, index: int, patterned: float = 0.0) -> Scene:
+    """Scene `index` of the judge's own data: all pairs of colours and shapes, no words kept for testing.
+
+    `patterned` is the share of plain things of a named colour that are given a pattern.
+    """
+    scene = sample_scene(_KINDS[index % len(_KINDS)], seed, index, pairs="any" if index % 3 else "unseen")
+    dice = Dice.of("train", "any", "pattern", seed, index)
+    return replace(scene, subjects=tuple(_with_pattern(subject, dice, patterned) for subject in scene.subjects))
+
+
+def _with_pattern(subject: Subject, dice: Dice, share: float) -> Subject:
+    if isinstance(subject, Character) or subject.pattern != "plain" or subject.material == "metal":
+        return subject
+    if is_hex(subject.color) or not dice.chance(share):
+        return subject
+    pattern, second = surface(dice, subject.color)
+    return replace(subject, pattern=pattern, second=second)
 
 
 def is_softened(index: int) -> bool:
@@ -308,7 +323,11 @@ class JudgeTask:
         torch.manual_seed(recipe.seed)
         self.judge = JudgeModule()
         self.module: nn.Module = self.judge.to(device).to(memory_format=torch.channels_last)
-        self.targets = targets_of([judge_scene(recipe.data.seed, index) for index in range(store.count)])
+        self.targets = targets_of([self.scene(index) for index in range(store.count)])
+
+    def scene(self, index: int) -> Scene:
+        """What picture `index` shows."""
+        return judge_scene(self.recipe.data.seed, index, self.recipe.judge.patterned)
 
     def batch(self, step: int, rank: Rank) -> JudgeBatch:
         """This rank's pictures of the step."""
@@ -336,7 +355,7 @@ class JudgeTask:
         for prefix, softened in (("", False), ("softened_", True)):
             indices = [index for index in held_out if is_softened(index) is softened]
             pixels = self.store.images(torch.tensor(indices)).add(1).mul(127.5).round().to(torch.uint8)
-            right = [truth(judge_scene(self.recipe.data.seed, index)) for index in indices]
+            right = [truth(self.scene(index)) for index in indices]
             shares = recognised(judge.look(pixels.permute(0, 2, 3, 1)), right)
             found |= {prefix + name: value for name, value in shares.items()}
         return found
@@ -351,15 +370,15 @@ def assemble_judge(
 ) -> JudgeTask:
     """Render what is missing in `data`, a third of it softened if anything softens, and build the task.
 
-    What a run named by `start_from` has trained is taken over and its finder trained no further; networks that it lacks
-    begin anew.
+    What the judge named by `start_from` has learned is taken over; networks that it lacks begin anew.
     """
     softened = "none" if softening is None else f"a third, by {softening.name}"
-    shown = {"shows": "scenes of the judge", "seed": recipe.data.seed, "softened": softened}
+    seed, patterned = recipe.data.seed, recipe.judge.patterned
+    shown = {"shows": "scenes of the judge", "seed": seed, "softened": softened, "patterned": patterned}
     store = PictureStore(data / "pictures.bin", recipe.data.pictures, (_SIDE_PX, _SIDE_PX), shown)
 
     def draw(first: int, count: int) -> Tensor:
-        pictures = render([judge_scene(recipe.data.seed, index) for index in range(first, first + count)], 128, 128)
+        pictures = render([judge_scene(seed, index, patterned) for index in range(first, first + count)], 128, 128)
         some = torch.tensor([number for number in range(count) if is_softened(first + number)])
         if softening is not None and len(some):
             pictures[some] = softening.soften(pictures[some])
@@ -368,10 +387,18 @@ def assemble_judge(
     store.fill(draw, 64, lambda done, total: on_progress("pictures", done, total))
     task = JudgeTask(recipe, store, device)
     if recipe.start_from is not None:
-        started = newest_checkpoint(Path(recipe.start_from).expanduser())
-        _take_over(task.judge, read_tensors(started / "state.safetensors", "ema/"), recipe.start_from)
+        _take_over(task.judge, _judge_tensors(recipe.start_from), recipe.start_from)
+    if recipe.judge.keep_finder:
         task.judge.keep_finder()
     return task
+
+
+def _judge_tensors(start: str) -> dict[str, Tensor]:
+    """Weights of a `JudgeModule`: of a run, of an exported file, or of the judge that is shipped."""
+    path = judge_file() if start == "shipped" else Path(start).expanduser()
+    if path.is_file():
+        return {f"network.{name}": tensor.float() for name, tensor in read_tensors(path).items()}
+    return read_tensors(newest_checkpoint(path) / "state.safetensors", "ema/")
 
 
 def _take_over(module: nn.Module, tensors: dict[str, Tensor], start: str) -> None:

@@ -4,6 +4,7 @@ from licht.training.config import (
     DataConfig,
     DistilConfig,
     FlowLoss,
+    JudgeConfig,
     Networks,
     OptimConfig,
     Recipe,
@@ -127,6 +128,7 @@ def nano_judge() -> Recipe:
             muon_kernels=True,
         ),
         data=DataConfig(seed=9_000, pictures=12_000),
+        judge=JudgeConfig(patterned=0.35),
         checkpoint_minutes=2.0,
         sample_minutes=60.0,
     )

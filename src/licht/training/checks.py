@@ -23,6 +23,7 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         **dict.fromkeys(("optim.decay_share", "optim.ema"), (0, 1)),
         **dict.fromkeys((f"autoencoder.{name}" for name in ("mse", "l1", "gradient_l1", "kl", "semantic")), (0, _ANY)),
         "autoencoder.noise": (0, _ANY),
+        "judge.patterned": (0, 1),
         **dict.fromkeys(("flow.caption_dropout", "flow.full_length", "distil.on_policy"), (0, 1)),
         "flow.text_step": (1, _ANY),
         **dict.fromkeys(("flow.self_flow", "flow.grounded"), (0, _ANY)),
@@ -67,6 +68,8 @@ def check(recipe: Recipe) -> Recipe:
         raise _wrong("distil.least_guidance", recipe.distil.least_guidance, "at most distil.most_guidance")
     if recipe.autoencoder.decoder_only and recipe.start_from is None:
         raise _wrong("start_from", None, "an autoencoder to go on from, because autoencoder.decoder_only is set")
+    if recipe.judge.keep_finder and recipe.start_from is None:
+        raise _wrong("start_from", None, "a judge to go on from, because judge.keep_finder is set")
     if not recipe.name.strip():
         raise _wrong("name", recipe.name, "a name")
     _check_networks(recipe)

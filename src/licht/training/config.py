@@ -185,6 +185,16 @@ class DistilConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeConfig:
+    """How a judge learns."""
+
+    keep_finder: bool = False
+    """Leave what says where things are as it came from `start_from`: two thirds of the time of a step."""
+    patterned: float = 0.0
+    """Share of plain things that are given a pattern. The world shows few, and each has two colours to be told."""
+
+
+@dataclass(frozen=True, slots=True)
 class Networks:
     """Sizes of the networks, as in the checkpoint's own configuration."""
 
@@ -218,10 +228,12 @@ class Recipe:
     autoencoder: AutoencoderLoss = field(default_factory=AutoencoderLoss)
     flow: FlowLoss = field(default_factory=FlowLoss)
     distil: DistilConfig = field(default_factory=DistilConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     autoencoder_from: str | None = None
     """Run folder or model folder with the trained autoencoder; without it, that of `start_from`."""
     start_from: str | None = None
-    """Run folder or model folder with networks to go on from (fine-tuning, distillation); its tokenizer is kept."""
+    """Run folder or model folder with networks to go on from (fine-tuning, distillation); its tokenizer is kept.
+    A judge goes on from the run or the file of another, or from `shipped`, the one that measures."""
     teacher_from: str | None = None
     """The teacher of a distillation, where it is not `start_from`; it may embed its guidance or not."""
     checkpoint_minutes: float = 3.0

@@ -71,11 +71,13 @@ def object_color(dice: Dice, floor: Floor, hex_share: float = 0.0) -> str:
             return color
 
 
-def _second_color(dice: Dice, first: str) -> str:
+def surface(dice: Dice, first: str) -> tuple[v.Pattern, str]:
+    """A pattern and its second colour, which stands out from the first."""
+    pattern = dice.pick(v.PATTERNS[1:])
     while True:
         color = dice.pick(tuple(v.COLORS))
         if v.color_distance(v.hex_of(first), v.hex_of(color)) >= PATTERN_CONTRAST:
-            return color
+            return pattern, color
 
 
 def _held_out_thing(dice: Dice, floor: Floor) -> tuple[str, v.Shape]:
@@ -97,7 +99,7 @@ def thing(dice: Dice, floor: Floor, *, hex_share: float = 0.0, plain: float = 0.
         pattern: v.Pattern = "plain"
         second = None
         if material != "metal" and not v.is_hex(color) and not dice.chance(plain):
-            pattern, second = dice.pick(v.PATTERNS[1:]), _second_color(dice, color)
+            pattern, second = surface(dice, color)
         made = Thing(shape, color, dice.pick(v.SIZES), material, pattern, second, turn_deg=turn(dice, shape))
         if dice.pairs == "any" or not shows_held_out(made):
             return made
