@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,7 +134,7 @@ def _softening(autoencoder: "Autoencoder | None") -> "Softening | None":
 
     if autoencoder is None:
         return None
-    return Softening(lambda pictures: decoded(autoencoder, pictures), weights_digest(autoencoder))
+    return Softening(partial(decoded, autoencoder), weights_digest(autoencoder))
 
 
 def main(arguments: Sequence[str]) -> int:

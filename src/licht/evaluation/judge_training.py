@@ -5,6 +5,7 @@ Shapes: B pictures, N objects of a picture, P places that are looked at from nea
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,7 @@ from licht.training.config import Recipe, Task
 from licht.training.loop import Rank
 from licht.training.pictures import PictureStore
 from licht.training.state import newest_checkpoint, read_recipe, read_tensors
+from licht.training.workers import usable_cores
 from licht.world.draw import Dice, surface
 from licht.world.render import render
 from licht.world.sample import Kind, sample_scene
@@ -376,21 +378,22 @@ def assemble_judge(
     seed, patterned = recipe.data.seed, recipe.judge.patterned
     shown = {"shows": "scenes of the judge", "seed": seed, "softened": softened, "patterned": patterned}
     store = PictureStore(data / "pictures.bin", recipe.data.pictures, (_SIDE_PX, _SIDE_PX), shown)
-
-    def draw(first: int, count: int) -> Tensor:
-        pictures = render([judge_scene(seed, index, patterned) for index in range(first, first + count)], 128, 128)
-        some = torch.tensor([number for number in range(count) if is_softened(first + number)])
-        if softening is not None and len(some):
-            pictures[some] = softening.soften(pictures[some])
-        return pictures
-
-    store.fill(draw, 64, lambda done, total: on_progress("pictures", done, total))
+    draw = partial(_draw, seed, patterned, softening)
+    store.fill(draw, 64, partial(on_progress, "pictures"), usable_cores())
     task = JudgeTask(recipe, store, device)
     if recipe.start_from is not None:
         _take_over(task.judge, _judge_tensors(recipe.start_from), recipe.start_from)
     if recipe.judge.keep_finder:
         task.judge.keep_finder()
     return task
+
+
+def _draw(seed: int, patterned: float, softening: Softening | None, first: int, count: int) -> Tensor:
+    pictures = render([judge_scene(seed, index, patterned) for index in range(first, first + count)], 128, 128)
+    some = torch.tensor([number for number in range(count) if is_softened(first + number)])
+    if softening is not None and len(some):
+        pictures[some] = softening.soften(pictures[some])
+    return pictures
 
 
 def _judge_tensors(start: str) -> dict[str, Tensor]:

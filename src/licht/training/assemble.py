@@ -2,6 +2,8 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,6 +36,7 @@ from licht.training.trained import (
     open_networks,
 )
 from licht.training.truth import TruthStore
+from licht.training.workers import usable_cores
 
 Progress = Callable[[str, int, int], None]
 """(what is being prepared, done, total); a total of 0 is news without a count."""
@@ -72,33 +75,39 @@ def assemble(
     if recipe.task is Task.AUTOENCODER:
         shown = {"shows": "every sort of picture", "seed": recipe.data.seed}
         store = PictureStore(data / "pictures.bin", recipe.data.pictures, (128, 128), shown)
-        store.fill(mixed_pictures(recipe.data.seed), _CHUNK, lambda done, total: on_progress("pictures", done, total))
+        told = partial(on_progress, "pictures")
+        store.fill(mixed_pictures(recipe.data.seed), _CHUNK, told, usable_cores())
         start = _start_autoencoder(recipe, known)
         return AutoencoderTask(recipe, store, device, write_sheet, _labels(recipe, data, on_progress), start)
-    autoencoder = find_autoencoder(recipe, known).to(device)
+    autoencoder = find_autoencoder(recipe, known)
     encoder = CaptionEncoder(find_tokenizer(recipe, run, known), recipe.networks.text_length)
+    # the world is rendered by all cores, which encode what they render; a folder's pictures only wait to be encoded
     rendered = RenderedRows(autoencoder, encoder, "train", recipe.data.seed)
+    placed = autoencoder if device.type == "cpu" else deepcopy(autoencoder).to(device)
     streams, given = settle_folder_streams(
         recipe.data.streams, recipe.data.broken, lambda line: on_progress(line, 0, 0), run
     )
-    own = FolderRows(rendered.latents, encoder, given)
+    own = FolderRows(RenderedRows(placed, encoder, "train", recipe.data.seed).latents, encoder, given)
     source = {"tokenizer": encoder.digest, "autoencoder": latents_digest(autoencoder)}
     stores = []
     for stream in streams:
         seed = None if stream.source is Source.FOLDER else recipe.data.seed
         channels, length = 4 * recipe.networks.z_channels, recipe.networks.text_length
         store_of = StreamStore(data, stream, channels, length, {**source, "seed": seed})
-        store_of.fill(own if stream.source is Source.FOLDER else rendered, _CHUNK, on_progress)
+        if stream.source is Source.FOLDER:
+            store_of.fill(own, _CHUNK, on_progress, usable_cores() if device.type == "cpu" else 1)
+        else:
+            store_of.fill(rendered, _CHUNK, on_progress, usable_cores())
         stores.append(store_of)
     if recipe.task is Task.FLOW:
-        preview = Preview(autoencoder, encoder, PROMPTS, write_sheet, Sampling())
+        preview = Preview(placed, encoder, PROMPTS, write_sheet, Sampling())
         truths = _truths(streams, data, rendered, on_progress) if recipe.flow.grounded else {}
         flow = _flow(recipe, stores, (encoder, device, preview), truths)
         if recipe.start_from is not None:
             fill(flow.networks, open_networks(named_folder(recipe.start_from, known), recipe.networks))
         return flow
     sampling = Sampling(recipe.distil.steps, None) if recipe.task is Task.STEPS else Sampling()
-    preview = Preview(autoencoder, encoder, PROMPTS, write_sheet, sampling)
+    preview = Preview(placed, encoder, PROMPTS, write_sheet, sampling)
     return _distillation(recipe, stores, encoder, device, preview, known)
 
 
@@ -139,7 +148,7 @@ def _truths(
     found = {}
     for stream in streams:
         found[stream.name] = TruthStore(data / stream.name / "truth.bin", stream)
-        found[stream.name].fill(rendered.scenes, _CHUNK, on_progress)
+        found[stream.name].fill(rendered.scenes, _CHUNK, on_progress, usable_cores())
     return found
 
 
@@ -148,7 +157,7 @@ def _labels(recipe: Recipe, data: Path, on_progress: Progress) -> PictureStore |
         return None
     shown = {"shows": "labels of every sort of picture", "seed": recipe.data.seed}
     store = PictureStore(data / "labels.bin", recipe.data.pictures, (128 // POSITION_PX, 128 // POSITION_PX), shown)
-    store.fill(mixed_labels(recipe.data.seed), _CHUNK, lambda done, total: on_progress("labels", done, total))
+    store.fill(mixed_labels(recipe.data.seed), _CHUNK, partial(on_progress, "labels"), usable_cores())
     return store
 
 

@@ -3,8 +3,10 @@
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +14,9 @@ from torch import Tensor
 
 from licht.core.errors import OutputFailed
 from licht.training.files import Description, describe_new, refuse_other_data, write_text
+from licht.training.workers import made_in_order
+
+T = TypeVar("T")
 
 Render = Callable[[int, int], Tensor]
 """(first index, count) -> uint8 pictures (count, H, W, 3); the same index always gives the same picture."""
@@ -55,21 +60,30 @@ def map_rows(
     return np.memmap(path, np.dtype(dtype), "r+", shape=shape)
 
 
-def fill_missing(
-    progress: Path, total: int, chunk: int, prepare: Callable[[slice], None], on_progress: Callable[[int, int], None]
-) -> None:
-    """Let `prepare` write rows, a chunk at a time; the file `progress` says where to go on after an interruption.
+@dataclass(frozen=True, slots=True)
+class Work(Generic[T]):
+    """Rows to be made, and where they go. `make` (first row, count) is picklable where there are several `workers`."""
 
-    Raises `OutputFailed` where progress cannot be written.
+    make: Callable[[int, int], T]
+    write: Callable[[slice, T], None]
+    chunk: int
+    workers: int = 1
+
+
+def fill_missing(progress: Path, total: int, work: Work[T], on_progress: Callable[[int, int], None]) -> None:
+    """Make and write rows, a chunk at a time; the file `progress` says where to go on after an interruption.
+
+    Raises `OutputFailed` where progress cannot be written, and what `made_in_order` raises.
     """
-    for first in range(_rows_done(progress), total, chunk):
-        last = min(first + chunk, total)
-        prepare(slice(first, last))
+    firsts = range(_rows_done(progress), total, work.chunk)
+    spans = [(first, min(work.chunk, total - first)) for first in firsts]
+    for (first, count), made in zip(spans, made_in_order(work.make, spans, work.workers), strict=True):
+        work.write(slice(first, first + count), made)
         try:
-            write_text(progress, str(last))
+            write_text(progress, str(first + count))
         except OSError as error:
             raise OutputFailed(f"{progress} cannot be written ({error}); free some space") from error
-        on_progress(last, total)
+        on_progress(first + count, total)
 
 
 def _rows_done(progress: Path) -> int:
@@ -102,13 +116,13 @@ class PictureStore:
         except OSError as error:
             raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
 
-    def fill(self, render: Render, chunk: int, on_progress: Callable[[int, int], None]) -> None:
+    def fill(self, render: Render, chunk: int, on_progress: Callable[[int, int], None], workers: int = 1) -> None:
         """Render what is missing; goes on after an interruption."""
+        work = Work(partial(_array, render), self._write, chunk, workers)
+        fill_missing(self._progress, self.count, work, on_progress)
 
-        def prepare(rows: slice) -> None:
-            self._pixels[rows] = render(rows.start, rows.stop - rows.start).numpy()
-
-        fill_missing(self._progress, self.count, chunk, prepare, on_progress)
+    def _write(self, rows: slice, pictures: np.ndarray) -> None:
+        self._pixels[rows] = pictures
 
     def pixels(self, indices: Tensor) -> Tensor:
         """uint8 (B, H, W, 3)."""
@@ -117,3 +131,8 @@ class PictureStore:
     def images(self, indices: Tensor) -> Tensor:
         """(B, 3, H, W) float32 in [-1, 1]."""
         return self.pixels(indices).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _array(render: Render, first: int, count: int) -> np.ndarray:
+    """Not as a tensor, which would come out of another process as shared memory."""
+    return render(first, count).numpy()

@@ -1,6 +1,7 @@
 """The rendered world as training data: scenes, edits and tasks to latents, references and ids."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -95,11 +96,11 @@ class RenderedRows:
 
 def mixed_pictures(seed: int) -> Render:
     """Pictures of every sort, for the autoencoder: (first, count) -> uint8 (count, 128, 128, 3)."""
+    return partial(_mixed_pictures, seed)
 
-    def render_range(first: int, count: int) -> Tensor:
-        return render_pictures([_mixed_picture(seed, index) for index in range(first, first + count)], 128, 128)
 
-    return render_range
+def _mixed_pictures(seed: int, first: int, count: int) -> Tensor:
+    return render_pictures([_mixed_picture(seed, index) for index in range(first, first + count)], 128, 128)
 
 
 def mixed_scene(seed: int, index: int) -> Scene | None:

@@ -5,6 +5,7 @@ place. Shapes: B pictures, H and W latent positions of 8 px.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import torch
@@ -29,15 +30,15 @@ UNKNOWN: Final = 255
 
 def mixed_labels(seed: int) -> Callable[[int, int], Tensor]:
     """Labels of `rendered.mixed_pictures`: (first, count) -> uint8 (count, 16, 16, 3) of kind, colour, material."""
+    return partial(_mixed_labels, seed)
 
-    def label_range(first: int, count: int) -> Tensor:
-        scenes = [mixed_scene(seed, index) for index in range(first, first + count)]
-        known = [scene for scene in scenes if scene is not None]
-        found = iter(position_labels(known, 128, 128))
-        blank = torch.full((128 // POSITION_PX, 128 // POSITION_PX, 3), UNKNOWN, dtype=torch.uint8)
-        return torch.stack([blank if scene is None else next(found) for scene in scenes])
 
-    return label_range
+def _mixed_labels(seed: int, first: int, count: int) -> Tensor:
+    scenes = [mixed_scene(seed, index) for index in range(first, first + count)]
+    known = [scene for scene in scenes if scene is not None]
+    found = iter(position_labels(known, 128, 128))
+    blank = torch.full((128 // POSITION_PX, 128 // POSITION_PX, 3), UNKNOWN, dtype=torch.uint8)
+    return torch.stack([blank if scene is None else next(found) for scene in scenes])
 
 
 def position_labels(scenes: list[Scene], width_px: int, height_px: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from licht.core.errors import OutputFailed
 from licht.training.config import Stream
 from licht.training.files import Description, describe_new, refuse_other_data
-from licht.training.pictures import fill_missing, map_rows
+from licht.training.pictures import Work, fill_missing, map_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,10 @@ class Rows:
     ids_BT: Tensor
 
 
-Prepare = Callable[[Stream, int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
-"""(stream, first row, count) -> (latents (n, L, C), references (n, R, C), ids (n, captions, T))."""
+Prepared = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Latents (n, L, C), references (n, R, C), ids (n, captions, T)."""
+Prepare = Callable[[Stream, int, int], Prepared]
+"""(stream, first row, count) -> those rows."""
 
 
 class StreamStore:
@@ -57,17 +59,19 @@ class StreamStore:
         except OSError as error:
             raise OutputFailed(f"{self.folder} cannot be written ({error}); free some space") from error
 
-    def fill(self, prepare: Prepare, chunk: int, on_progress: Callable[[str, int, int], None]) -> None:
+    def fill(
+        self, prepare: Prepare, chunk: int, on_progress: Callable[[str, int, int], None], workers: int = 1
+    ) -> None:
         """Prepare the rows that are missing; goes on after an interruption."""
+        work = Work(partial(prepare, self.stream), self._write, chunk, workers)
+        fill_missing(self._progress, self.stream.rows, work, partial(on_progress, self.stream.name))
 
-        def write(rows: slice) -> None:
-            latents, references, ids = prepare(self.stream, rows.start, rows.stop - rows.start)
-            self._latents[rows] = latents
-            if self.stream.references:
-                self._references[rows] = references
-            self._ids[rows] = ids
-
-        fill_missing(self._progress, self.stream.rows, chunk, write, partial(on_progress, self.stream.name))
+    def _write(self, rows: slice, made: Prepared) -> None:
+        latents, references, ids = made
+        self._latents[rows] = latents
+        if self.stream.references:
+            self._references[rows] = references
+        self._ids[rows] = ids
 
     def rows(self, captions: Tensor) -> Rows:
         """The rows of the captions numbered `captions` (B,): caption c is phrasing c % captions of row c // captions."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from licht.core.errors import OutputFailed
 from licht.training.config import Stream
-from licht.training.pictures import fill_missing, map_rows
+from licht.training.pictures import Work, fill_missing, map_rows
 from licht.training.semantic import CLASSES, POSITION_PX, UNKNOWN, labels_of
 from licht.world import vocabulary as v
 from licht.world.lettering import overlay_letters
@@ -139,6 +139,14 @@ def _scene(scene: Scene) -> tuple[int, ...]:
     )
 
 
+Scenes = Callable[[Stream, int, int], list[Scene]]
+"""(stream, first row, count) -> what the targets of those rows show."""
+
+
+def _labels(scenes: Scenes, stream: Stream, first: int, count: int) -> np.ndarray:
+    return token_truth(scenes(stream, first, count), *stream.size_px).numpy()
+
+
 class TruthStore:
     """What the targets of a stream show, prepared once and mapped."""
 
@@ -151,20 +159,14 @@ class TruthStore:
         except OSError as error:
             raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
 
-    def fill(
-        self,
-        scenes: Callable[[Stream, int, int], list[Scene]],
-        chunk: int,
-        on_progress: Callable[[str, int, int], None],
-    ) -> None:
+    def fill(self, scenes: Scenes, chunk: int, on_progress: Callable[[str, int, int], None], workers: int = 1) -> None:
         """Label what is missing; goes on after an interruption."""
-
-        def label(rows: slice) -> None:
-            shown = scenes(self._stream, rows.start, rows.stop - rows.start)
-            self._known[rows] = token_truth(shown, *self._stream.size_px).numpy()
-
         told = partial(on_progress, f"what stands where in {self._stream.name}")
-        fill_missing(self._progress, self._stream.rows, chunk, label, told)
+        work = Work(partial(_labels, scenes, self._stream), self._write, chunk, workers)
+        fill_missing(self._progress, self._stream.rows, work, told)
+
+    def _write(self, rows: slice, labels: np.ndarray) -> None:
+        self._known[rows] = labels
 
     def rows(self, captions: Tensor) -> Tensor:
         """uint8 (B, L, K) of the rows whose captions are numbered `captions` (B,)."""
