@@ -27,6 +27,7 @@ from licht.training.ema import EMA
 from licht.training.fuse import fuse_blocks
 from licht.training.log import append_line, go_back_to
 from licht.training.optim import build_optimizers, set_rates
+from licht.training.rest import let_threads_rest
 from licht.training.shard import shard, whole
 from licht.training.state import (
     checkpoints,
@@ -37,7 +38,7 @@ from licht.training.state import (
 )
 
 T = TypeVar("T")
-_LET_GO_S = 0.2
+_REST_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,16 +270,11 @@ def distributed() -> Iterator[Rank]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     # the others wait while the first prepares data
     dist.init_process_group(backend, timeout=timedelta(days=1))
-    # Gloo's threads let go of the last tensors they sent a moment later, for which they need the interpreter's lock, and
-    # abort if Python has ended by then: give that lock away before the end
     try:
         yield Rank(dist.get_rank(), count)
         dist.barrier()
-    except BaseException:
-        # the others may be gone already, so there is nobody to wait for
-        time.sleep(_LET_GO_S)
-        raise
     finally:
+        let_threads_rest(_REST_S)
         dist.destroy_process_group()
 
 
