@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from licht.model.precision import processor_has
 from licht.quant.linear import QuantisedLinear
 from licht.quant.pages import mappings, own_pages
 
@@ -113,8 +114,7 @@ class Int8Linear(QuantisedLinear):
         """Whether integers are multiplied: on GPUs, and on processors with AMX or VNNI; see docs/speed.md."""
         if self.codes.is_cuda:
             return self.in_features % 8 == 0 and self.out_features % 8 == 0
-        cpu = torch.cpu.get_capabilities()
-        return self.codes.device.type == "cpu" and any(cpu.get(unit) for unit in _UNITS)
+        return self.codes.device.type == "cpu" and processor_has(_UNITS)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
