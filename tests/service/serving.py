@@ -12,8 +12,7 @@ from typing import Any
 import httpx
 
 from tests.service.conftest import PATIENCE_S
-
-ROOT = Path(__file__).parents[2]
+from tests.support.processes import PYTHONPATH
 
 
 @dataclass
@@ -50,8 +49,7 @@ class Served:
 def environment(**settings: str) -> dict[str, str]:
     """The environment of a process; an empty setting is none, so `worker__engine=""` is the built-in model."""
     names = {f"LICHT_SERVICE__{name.upper()}": value for name, value in settings.items()}
-    path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    fake = {"PYTHONPATH": path, "LICHT_SERVICE__WORKER__ENGINE": "tests.service.fakes:open_fake"}
+    fake = {"PYTHONPATH": PYTHONPATH, "LICHT_SERVICE__WORKER__ENGINE": "tests.service.fakes:open_fake"}
     return {name: value for name, value in {**os.environ, **fake, **names}.items() if value}
 
 

@@ -25,7 +25,7 @@ from licht.service.storage import Storage
 from licht.service.worker.loop import Worker, WorkerLimits
 from tests.service.conftest import PATIENCE_S, NewJobs
 from tests.service.fakes import FakeDrawer
-from tests.service.serving import ROOT
+from tests.support.processes import PYTHONPATH
 
 
 class Died(Exception):
@@ -163,7 +163,7 @@ def test_jobs_are_drawn_in_a_cluster(
     pytest.importorskip("ray", reason="the test in a real cluster needs the package ray")
     if database.is_sqlite:
         pytest.skip("actors share a PostgreSQL")
-    paths = (str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", ""))
+    paths = (PYTHONPATH, os.environ.get("PYTHONPATH", ""))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     store = JobStore(database, QueueLimits(active_limit=100))
     jobs = [new_job() for _ in range(6)]

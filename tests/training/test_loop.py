@@ -17,6 +17,7 @@ from licht.training.loop import Rank, Report, TrainingDiverged, refuse_unspreada
 from licht.training.optim import rate_factor
 from licht.training.state import checkpoints, read_tensors
 from licht.training.tensorboard import open_tensorboard
+from tests.support.processes import PYTHONPATH
 from tests.training.toy import ToyTask, toy_recipe
 
 
@@ -248,11 +249,9 @@ except OutputFailed as error:
 
 @pytest.mark.slow
 def test_no_room_is_an_error_and_no_crash(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
-    path = os.pathsep.join([str(root), str(root / "src")])
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -304,16 +303,14 @@ except KeyboardInterrupt:
 
 def two_processes(code: str, *arguments: str) -> None:
     """Run `code` in two processes that know each other as torchrun's would. Raises if one fails."""
-    root = Path(__file__).parents[2]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    path = os.pathsep.join([str(root), str(root / "src")])
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", code, *arguments],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": path},
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": PYTHONPATH},
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -22,7 +22,7 @@ from licht.training.grounded import GroundedTask
 from licht.training.loop import TrainingTask
 from licht.training.pictures import PictureStore, WriteSheet
 from licht.training.preview import Preview, Sampling
-from licht.training.rendered import RenderedRows, mixed_captions, mixed_pictures
+from licht.training.rendered import RenderedRows, latents_of, mixed_captions, mixed_pictures
 from licht.training.self_flow_task import SelfFlowTask
 from licht.training.semantic import POSITION_PX, mixed_labels
 from licht.training.store import StreamStore
@@ -87,7 +87,7 @@ def assemble(
     streams, given = settle_folder_streams(
         recipe.data.streams, recipe.data.broken, lambda line: on_progress(line, 0, 0), run
     )
-    own = FolderRows(RenderedRows(placed, encoder, "train", recipe.data.seed).latents, encoder, given)
+    own = FolderRows(partial(latents_of, placed), encoder, given)
     source = {"tokenizer": encoder.digest, "autoencoder": latents_digest(autoencoder)}
     stores = []
     for stream in streams:

@@ -189,7 +189,7 @@ class JudgeConfig:
     """How a judge learns."""
 
     keep_finder: bool = False
-    """Leave what says where things are as it came from `start_from`: two thirds of the time of a step."""
+    """Leave what says where things are as it came from `start_from`, which saves its backward pass."""
     patterned: float = 0.0
     """Share of plain things that are given a pattern. The world shows few, and each has two colours to be told."""
 

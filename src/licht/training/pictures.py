@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,13 +78,14 @@ def fill_missing(progress: Path, total: int, work: Work[T], on_progress: Callabl
     """
     firsts = range(_rows_done(progress), total, work.chunk)
     spans = [(first, min(work.chunk, total - first)) for first in firsts]
-    for (first, count), made in zip(spans, made_in_order(work.make, spans, work.workers), strict=True):
-        work.write(slice(first, first + count), made)
-        try:
-            write_text(progress, str(first + count))
-        except OSError as error:
-            raise OutputFailed(f"{progress} cannot be written ({error}); free some space") from error
-        on_progress(first + count, total)
+    with closing(made_in_order(work.make, spans, work.workers)) as every:
+        for (first, count), made in zip(spans, every, strict=True):
+            work.write(slice(first, first + count), made)
+            try:
+                write_text(progress, str(first + count))
+            except OSError as error:
+                raise OutputFailed(f"{progress} cannot be written ({error}); free some space") from error
+            on_progress(first + count, total)
 
 
 def _rows_done(progress: Path) -> int:

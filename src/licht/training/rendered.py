@@ -47,10 +47,10 @@ class RenderedRows:
             targets.append(target)
             shown += references
             ids[row], _ = self.encoder([texts[n % len(texts)] for n in range(stream.captions)])
-        latents = self.latents(render(targets, *stream.size_px))
+        latents = latents_of(self.autoencoder, render(targets, *stream.size_px))
         if not shown:
             return latents.numpy(), np.zeros((count, 1, latents.shape[2]), np.float16), ids
-        encoded = self.latents(render_pictures(shown, stream.reference_px, stream.reference_px))
+        encoded = latents_of(self.autoencoder, render_pictures(shown, stream.reference_px, stream.reference_px))
         return latents.numpy(), encoded.reshape(count, -1, latents.shape[2]).numpy(), ids
 
     def scenes(self, stream: Stream, first: int, count: int) -> list[Scene]:
@@ -83,15 +83,16 @@ class RenderedRows:
         for number in range(index * _ROWS_APART, (index + 1) * _ROWS_APART):
             yield sample_task(cast(TaskKind, kind), self.seed, number, split=self.split, aspect=aspect)
 
-    @torch.no_grad()
-    def latents(self, pixels_BHWC: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) -> whitened latent tokens (B, L, C) float16 on the CPU."""
-        weight = self.autoencoder.decoder.conv_in.weight
-        parts = []
-        for part in pixels_BHWC.split(_ENCODED_AT_ONCE):
-            image = part.permute(0, 3, 1, 2).to(weight.device, torch.float32) / 127.5 - 1
-            parts.append(grid_to_tokens(self.autoencoder.encode(image)).half().cpu())
-        return torch.cat(parts)
+
+@torch.no_grad()
+def latents_of(autoencoder: Autoencoder, pixels_BHWC: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) -> whitened latent tokens (B, L, C) float16 on the CPU."""
+    weight = autoencoder.decoder.conv_in.weight
+    parts = []
+    for part in pixels_BHWC.split(_ENCODED_AT_ONCE):
+        image = part.permute(0, 3, 1, 2).to(weight.device, torch.float32) / 127.5 - 1
+        parts.append(grid_to_tokens(autoencoder.encode(image)).half().cpu())
+    return torch.cat(parts)
 
 
 def mixed_pictures(seed: int) -> Render:

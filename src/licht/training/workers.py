@@ -6,14 +6,17 @@ import pickle
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
 
 import torch
 
-from licht.core.errors import OutOfMemory
+from licht.core.errors import OutOfMemory, OutputFailed
 
 T = TypeVar("T")
 Span = tuple[int, int]
@@ -32,27 +35,27 @@ def usable_cores() -> int:
     return min(count, _MOST)
 
 
-def made_in_order(make: Callable[[int, int], T], spans: Sequence[Span], workers: int) -> Iterator[T]:
+def made_in_order(make: Callable[[int, int], T], spans: Sequence[Span], workers: int) -> Generator[T, None, None]:
     """Yield `make(*span)` for each span, in order; by several processes where there is enough to do.
 
-    `make` must be picklable then, and is copied for each span. What it raises is raised here.
-    Raises `OutOfMemory` if a process is killed.
+    `make` must be picklable then, and is copied once to each process. What it raises is raised here.
+    Raises `OutOfMemory` if a process is killed, `OutputFailed` if there is no room for the copy.
     """
     if workers < 2 or len(spans) < _WORTH:
         yield from (make(*span) for span in spans)
         return
     # forked processes would share the state of torch's threads
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
-    # not by the pool, for which torch would move networks into shared memory, this process's own as well
-    pickled = pickle.dumps(make)
     waiting: deque[Future[T]] = deque()
     try:
-        for span in spans:
-            waiting.append(pool.submit(_made, pickled, *span))
-            if len(waiting) >= _AHEAD * workers:
+        with TemporaryDirectory() as folder:
+            kept = _keep(make, Path(folder))
+            for span in spans:
+                waiting.append(pool.submit(_made, kept, *span))
+                if len(waiting) >= _AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise OutOfMemory(
             "a process that prepares data was killed, most likely for want of memory; free some and run again, "
@@ -60,6 +63,16 @@ def made_in_order(make: Callable[[int, int], T], spans: Sequence[Span], workers:
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _keep(make: Callable[[int, int], Any], folder: Path) -> Path:
+    """The copy for the processes: not sent by the pool, for which torch would move networks into shared memory."""
+    kept = folder / "make"
+    try:
+        kept.write_bytes(pickle.dumps(make))
+    except OSError as error:
+        raise OutputFailed(f"{kept} cannot be written ({error}); free some space") from error
+    return kept
 
 
 def _begin() -> None:
@@ -77,6 +90,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _made(pickled: bytes, first: int, count: int) -> Any:  # noqa: ANN401 - whatever is made
-    make = pickle.loads(pickled)  # noqa: S301 - from the process that started this one
-    return make(first, count)
+def _made(kept: Path, first: int, count: int) -> Any:  # noqa: ANN401 - whatever is made
+    return _read(kept)(first, count)
+
+
+@lru_cache(maxsize=1)
+def _read(kept: Path) -> Callable[[int, int], Any]:
+    made: Callable[[int, int], Any] = pickle.loads(kept.read_bytes())  # noqa: S301 - this process's parent wrote it
+    return made

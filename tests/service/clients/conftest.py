@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.serving import ROOT, Served, start, stop
+from tests.service.serving import Served, start, stop
+from tests.support.processes import ROOT
 
 REQUIREMENTS = Path(__file__).parent / "blackforest.txt"
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 import licht
-from tests.service.serving import ROOT, Served
+from tests.service.serving import Served
+from tests.support.processes import ROOT
 
 
 def test_the_same_call_as_on_this_machine(live: Served) -> None:

@@ -10,7 +10,8 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import ImageContent, TextContent
 
-from tests.service.serving import ROOT, Served
+from tests.service.serving import Served
+from tests.support.processes import ROOT
 
 TOOLS = {"generate_image", "edit_image", "list_models", "get_result"}
 
