@@ -10,7 +10,7 @@ from licht.model.autoencoder import Autoencoder
 from licht.recipes.nano import nano_autoencoder, nano_smoke
 from licht.training.autoencoder import AutoencoderModule
 from licht.training.build import autoencoder_config
-from licht.training.config import DataConfig, Networks, Recipe, Source, Stream, Task
+from licht.training.config import DataConfig, Networks, PolishConfig, Recipe, Source, Stream, Task
 from licht.training.ema import EMA
 from licht.training.flow import FlowNetworks
 from licht.training.state import save_state
@@ -58,9 +58,11 @@ def flow_run(
     networks: Networks = TINY,
     start_from: str | None = None,
     teacher_from: str | None = None,
+    critic_from: str | None = None,
 ) -> Recipe:
     recipe = replace(nano_smoke(), task=task, networks=networks, autoencoder_from=str(autoencoder))
     recipe = replace(recipe, start_from=start_from, teacher_from=teacher_from)
+    recipe = replace(recipe, polish=PolishConfig(critic_from=critic_from))
     module = FlowNetworks(networks, guidance_embed=task is Task.GUIDANCE)
     alive(module, 2)
     ema = EMA(module, 0.9)

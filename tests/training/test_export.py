@@ -19,7 +19,7 @@ from licht.training.card import Figures
 from licht.training.config import Task
 from licht.training.ema import EMA
 from licht.training.export import SHARD_BYTES, Release, export_run
-from licht.training.history import history
+from licht.training.history import account_of, history
 from licht.training.state import checkpoints, read_tensors, save_state
 from licht.training.trained import open_autoencoder, trained_autoencoder
 from tests.training.runs import autoencoder_run, flow_run
@@ -300,3 +300,47 @@ def test_diffusers_draws_the_same_with_an_exported_model(base: Path) -> None:
     difference = np.abs(np.asarray(theirs, np.int16) - np.asarray(ours, np.int16)).max()
     assert np.asarray(ours).std() > 5
     assert difference <= 1
+
+
+def test_a_model_folder_keeps_its_history_for_those_that_start_from_it(runs: Path, tmp_path: Path) -> None:
+    flow_run(tmp_path / "teacher", runs / "vae", Task.GUIDANCE, start_from=str(runs / "base"))
+    start, teacher = str(runs / "base"), str(tmp_path / "teacher")
+    flow_run(tmp_path / "student", runs / "vae", Task.STEPS, start_from=start, teacher_from=teacher)
+    export_run(tmp_path / "student", tmp_path / "model", {}, EXACT)
+    kept = account_of(tmp_path / "model")
+    assert kept is not None
+    assert [leg.seconds for leg in kept.networks.legs] == [600.0, 600.0]
+    assert kept.autoencoder is not None
+    flow_run(tmp_path / "later", tmp_path / "model", Task.STEPS, start_from="a-model")
+    export_run(tmp_path / "later", tmp_path / "out", {"a-model": tmp_path / "model"}, EXACT)
+    after = account_of(tmp_path / "out")
+    assert after is not None
+    assert after.networks.legs[1:] == kept.networks.legs
+    assert (after.networks.origin, after.autoencoder, after.teacher) == (None, kept.autoencoder, kept.teacher)
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "30 minutes (10 + 10 + 10) |" in card
+    assert "| autoencoder's training | 2 minutes |" in card
+    assert "| teacher | `nano_smoke`, 7 of 400 steps" in card
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[]", '{"networks": {"legs": [{"name": "x"}], "origin": null}}', "{}"])
+def test_a_history_that_is_none_is_refused(runs: Path, tmp_path: Path, text: str) -> None:
+    export_run(runs / "base", tmp_path / "model", {}, EXACT)
+    (tmp_path / "model" / "training.json").write_text(text, "utf-8")
+    flow_run(tmp_path / "later", runs / "vae", start_from=str(tmp_path / "model"))
+    with pytest.raises(InvalidSettings, match=r"training\.json tells no history"):
+        history(tmp_path / "later", {})
+
+
+def test_a_polished_model_is_a_few_step_model_and_tells_of_its_critic(runs: Path, tmp_path: Path) -> None:
+    critic = str(tmp_path / "critic")
+    flow_run(tmp_path / "critic", runs / "vae", Task.CRITIC, start_from=str(runs / "base"))
+    recipe = flow_run(
+        tmp_path / "polished", runs / "vae", Task.POLISH, start_from=str(runs / "steps"), critic_from=critic
+    )
+    assert recipe.polish.critic_from == critic
+    export_run(tmp_path / "polished", tmp_path / "out", {}, EXACT)
+    described = json.loads((tmp_path / "out" / "licht.json").read_text("utf-8"))
+    assert (described["kind"], described["default_steps"]) == (Kind.KV.value, 4)
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "| critic | `nano_smoke`, 7 of 400 steps of 16 rows; 10 minutes more |" in card

@@ -102,7 +102,7 @@ def _opened(model: str, device: str) -> Iterator["Model"]:
         yield load(model, device=device, policy="off")
         return
     task = read_recipe(found[-1]).task
-    if task not in {Task.FLOW, Task.GUIDANCE, Task.STEPS}:
+    if task not in {Task.FLOW, Task.GUIDANCE, Task.STEPS, Task.POLISH}:
         raise InvalidRequest(
             f"{run} has trained {task}, which draws nothing by itself; name a model's run", field="model"
         )

@@ -7,6 +7,7 @@ from licht.training.config import (
     JudgeConfig,
     Networks,
     OptimConfig,
+    PolishConfig,
     Recipe,
     Source,
     Stream,
@@ -107,6 +108,36 @@ def nano_klein() -> Recipe:
         flow=FlowLoss(caption_dropout=0.0),
         distil=DistilConfig(guidance=3.0, steps=4, substeps=4, on_policy=0.5),
         start_from="runs/nano_base",
+    )
+
+
+def nano_critic() -> Recipe:
+    """A recogniser of latents, by whose eyes `nano_polish` learns."""
+    return Recipe(
+        name="nano_critic",
+        task=Task.CRITIC,
+        hardware="two CPU cores",
+        optim=OptimConfig(
+            steps=1_500, batch=64, adamw_lr=1e-3, muon_lr=2e-3, warmup_steps=60, ema=0.99, muon_kernels=True
+        ),
+        data=DataConfig(streams=STREAMS),
+        networks=FAMILY,
+        start_from="nano",
+    )
+
+
+def nano_polish() -> Recipe:
+    """The step-distilled model learns from true pictures, by the eyes of `nano_critic`."""
+    return Recipe(
+        name="nano_polish",
+        task=Task.POLISH,
+        hardware="two CPU cores",
+        optim=OptimConfig(steps=800, batch=32, adamw_lr=3e-4, muon_lr=6e-4, warmup_steps=40, ema=0.99, decay_share=0.5),
+        data=DataConfig(streams=STREAMS),
+        networks=FAMILY,
+        flow=FlowLoss(caption_dropout=0.0, text_step=8, full_length=0.12),
+        polish=PolishConfig(critic_from="runs/nano_critic"),
+        start_from="nano",
     )
 
 

@@ -15,12 +15,14 @@ from licht.training.autoencoder import AutoencoderTask
 from licht.training.build import autoencoder_config
 from licht.training.checks import check
 from licht.training.config import Recipe, Source, Stream, Task
+from licht.training.critic import CriticTask
 from licht.training.distil import DistilTask
 from licht.training.flow import FlowTask
 from licht.training.folder import FolderRows, settle_folder_streams
 from licht.training.grounded import GroundedTask
 from licht.training.loop import TrainingTask
 from licht.training.pictures import PictureStore, WriteSheet
+from licht.training.polish import PolishTask
 from licht.training.preview import Preview, Sampling
 from licht.training.rendered import RenderedRows, latents_of, mixed_captions, mixed_pictures
 from licht.training.self_flow_task import SelfFlowTask
@@ -30,6 +32,7 @@ from licht.training.tokenizer import CaptionEncoder, save_tokenizer, train_token
 from licht.training.trained import (
     autoencoder_folder,
     fill,
+    fill_critic,
     latents_digest,
     named_folder,
     open_autoencoder,
@@ -106,8 +109,14 @@ def assemble(
         if recipe.start_from is not None:
             fill(flow.networks, open_networks(named_folder(recipe.start_from, known), recipe.networks))
         return flow
-    sampling = Sampling(recipe.distil.steps, None) if recipe.task is Task.STEPS else Sampling()
+    if recipe.task is Task.CRITIC:
+        truths = _truths(streams, data, rendered, on_progress)
+        return CriticTask(recipe, stores, encoder, device, lambda *_: {}, truths)
+    sampling = Sampling() if recipe.task is Task.GUIDANCE else Sampling(recipe.distil.steps, None)
     preview = Preview(placed, encoder, PROMPTS, write_sheet, sampling)
+    if recipe.task is Task.POLISH:
+        truths = _truths(streams, data, rendered, on_progress)
+        return _polishing(recipe, stores, (encoder, device, preview), truths, known)
     return _distillation(recipe, stores, encoder, device, preview, known)
 
 
@@ -159,6 +168,22 @@ def _labels(recipe: Recipe, data: Path, on_progress: Progress) -> PictureStore |
     store = PictureStore(data / "labels.bin", recipe.data.pictures, (128 // POSITION_PX, 128 // POSITION_PX), shown)
     store.fill(mixed_labels(recipe.data.seed), _CHUNK, partial(on_progress, "labels"), usable_cores())
     return store
+
+
+def _polishing(
+    recipe: Recipe,
+    stores: Sequence[StreamStore],
+    rest: tuple[CaptionEncoder, torch.device, Preview],
+    truths: Mapping[str, TruthStore],
+    known: Mapping[str, Path],
+) -> PolishTask:
+    for field, value in (("start_from", recipe.start_from), ("polish.critic_from", recipe.polish.critic_from)):
+        if value is None:
+            raise InvalidSettings(f"recipe {recipe.name} needs {field}; name a run", field=field)
+    task = PolishTask(recipe, stores, *rest, truths)
+    fill(task.networks, open_networks(named_folder(str(recipe.start_from), known), recipe.networks))
+    fill_critic(task.critic, Path(str(recipe.polish.critic_from)).expanduser())
+    return task
 
 
 def _distillation(

@@ -6,8 +6,8 @@ from typing import Any
 
 from licht.model.variants import Kind
 from licht.training.build import text_config, transformer_config
-from licht.training.config import Source
-from licht.training.history import History, Leg
+from licht.training.config import Recipe, Source
+from licht.training.history import Account, History, Leg
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +53,16 @@ class Facts:
 
     described: Mapping[str, Any]
     """Its `licht.json`."""
-    trained: History
-    autoencoder: History | None
-    """None where its training is not on record."""
+    recipe: Recipe
+    """Of the newest of its runs."""
+    account: Account
     figures: tuple[Figures, ...] = ()
     stored: str = "bfloat16"
-    teacher: History | None = None
-    """Of the run that it was distilled from, where that is another than the one that it started from."""
 
 
 def model_card(kind: Kind, facts: Facts) -> str:
     """README.md of a model folder."""
-    recipe = facts.trained.legs[0].recipe
+    recipe, trained = facts.recipe, facts.account.networks
     sizes = transformer_config(recipe.networks, kind is Kind.DEV)
     text = text_config(recipe.networks)
     sources = dict.fromkeys(stream.source for stream in recipe.data.streams)
@@ -82,10 +80,9 @@ def model_card(kind: Kind, facts: Facts) -> str:
         "autoencoder": f"FLUX.2 structure, widths {widths}, {networks.z_channels} latent channels",
         "data": f"{rows:,} rendered rows (seed {recipe.data.seed}): {done}",
         "sizes": f"{shown} px; others are drawn at the nearest of these and enlarged",
-        "recipe": _legs(facts.trained),
-        "trained on": f"{recipe.hardware}, {_minutes(facts.trained)}",
-        **_teacher(facts.teacher, facts.trained),
-        **({"autoencoder's training": _minutes(facts.autoencoder)} if facts.autoencoder else {}),
+        "recipe": _legs(trained),
+        "trained on": f"{recipe.hardware}, {_minutes(trained)}",
+        **_others(facts.account),
         "stored in": facts.stored,
     }
     lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in table.items())]
@@ -100,9 +97,19 @@ def _legs(trained: History) -> str:
 
 
 def _steps(leg: Leg) -> str:
-    optim = leg.recipe.optim
-    grounded = ", grounded" if leg.recipe.flow.grounded else ""
-    return f"`{leg.recipe.name}`, {leg.step:,} of {optim.steps:,} steps of {optim.batch} rows{grounded}"
+    grounded = ", grounded" if leg.grounded else ""
+    done = "some" if leg.step is None else f"{leg.step:,}"
+    return f"`{leg.name}`, {done} of {leg.steps:,} steps of {leg.batch} rows{grounded}"
+
+
+def _others(account: Account) -> dict[str, str]:
+    """Rows about what else was trained for the model."""
+    found = _teacher(account.teacher, account.networks)
+    if account.critic is not None:
+        found["critic"] = f"{_legs(account.critic)}; {_minutes(account.critic)} more"
+    if account.autoencoder is not None:
+        found["autoencoder's training"] = _minutes(account.autoencoder)
+    return found
 
 
 def _teacher(teacher: History | None, student: History) -> dict[str, str]:

@@ -24,6 +24,8 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         **dict.fromkeys((f"autoencoder.{name}" for name in ("mse", "l1", "gradient_l1", "kl", "semantic")), (0, _ANY)),
         "autoencoder.noise": (0, _ANY),
         "judge.patterned": (0, 1),
+        "polish.tail": (1, _ANY),
+        **dict.fromkeys((f"polish.{name}" for name in ("adversarial", "shown", "error", "steady")), (0, _ANY)),
         **dict.fromkeys(("flow.caption_dropout", "flow.full_length", "distil.on_policy"), (0, 1)),
         "flow.text_step": (1, _ANY),
         **dict.fromkeys(("flow.self_flow", "flow.grounded"), (0, _ANY)),
@@ -39,7 +41,7 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     }
 )
 _POSITIVE: Final = ("optim.clip", "flow.shift")
-_STREAMED: Final = (Task.FLOW, Task.GUIDANCE, Task.STEPS)
+_STREAMED: Final = (Task.FLOW, Task.GUIDANCE, Task.STEPS, Task.CRITIC, Task.POLISH)
 _HELD_OUT: Final[Mapping[Task, int]] = MappingProxyType({Task.AUTOENCODER: 256, Task.JUDGE: 512})
 """Pictures that these tasks keep for measuring."""
 REFERENCES: Final[Mapping[str, tuple[int, int]]] = MappingProxyType(

@@ -29,6 +29,10 @@ class Task(StrEnum):
     """One pass that gives what two passes and a guidance scale give."""
     STEPS = "steps"
     """A few steps that lead where many led."""
+    CRITIC = "critic"
+    """A recogniser of latents, by whose eyes others are polished."""
+    POLISH = "polish"
+    """A few-step model learns from true pictures what its teacher could not show it."""
     JUDGE = "judge"
     """A recogniser that measures what the others draw."""
 
@@ -185,6 +189,24 @@ class DistilConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PolishConfig:
+    """How a few-step model learns from its critic."""
+
+    critic_from: str | None = None
+    """Run with a critic, or with a model that was polished, whose critic goes on."""
+    tail: int = 2
+    """So many of its last steps learn."""
+    adversarial: float = 1.0
+    """Weight of passing for true."""
+    shown: float = 0.5
+    """Weight of what the critic must be able to tell of what was made."""
+    error: float = 1.0
+    """Weight of the squared error where only the last step is taken."""
+    steady: float = 5.0
+    """Weight of what noise may not change about what the critic takes for true."""
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeConfig:
     """How a judge learns."""
 
@@ -228,6 +250,7 @@ class Recipe:
     autoencoder: AutoencoderLoss = field(default_factory=AutoencoderLoss)
     flow: FlowLoss = field(default_factory=FlowLoss)
     distil: DistilConfig = field(default_factory=DistilConfig)
+    polish: PolishConfig = field(default_factory=PolishConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     autoencoder_from: str | None = None
     """Run folder or model folder with the trained autoencoder; without it, that of `start_from`."""

@@ -25,7 +25,7 @@ from licht.model.variants import AutoencoderConfig, Kind, TextConfig, Transforme
 from licht.training.build import text_config, transformer_config
 from licht.training.card import Facts, Figures, model_card
 from licht.training.config import Recipe, Source, Task
-from licht.training.history import History, history
+from licht.training.history import KEPT, Account, History, account_of, history
 from licht.training.state import checkpoints, newest_checkpoint, read_recipe, read_tensors
 from licht.training.trained import (
     autoencoder_folder,
@@ -39,7 +39,12 @@ SHARD_BYTES = 15 * 2**20
 _WEIGHTS = "diffusion_pytorch_model"
 _DIFFUSERS, _TRANSFORMERS = "0.38.0", "5.0.0"
 """Releases that know the classes which the configurations name."""
-_KINDS: Mapping[Task, Kind] = {Task.FLOW: Kind.BASE, Task.GUIDANCE: Kind.DEV, Task.STEPS: Kind.KV}
+_KINDS: Mapping[Task, Kind] = {
+    Task.FLOW: Kind.BASE,
+    Task.GUIDANCE: Kind.DEV,
+    Task.STEPS: Kind.KV,
+    Task.POLISH: Kind.KV,
+}
 QUANTS = tuple(form for form in FORMATS if not form.startswith("gguf"))
 _SHARED = ("vae", "text_encoder", "tokenizer")
 
@@ -142,16 +147,31 @@ def _write_model(run: Path, recipe: Recipe, folder: Path, known: Mapping[str, Pa
     write_json(folder / "model_index.json", _model_index(kind))
     description = describe(recipe, kind, release)
     (folder / "licht.json").write_text(json.dumps(description) + "\n", "utf-8")
-    teacher = _recorded(named_folder(recipe.teacher_from, known), known) if recipe.teacher_from is not None else None
-    trained, encoded = history(run, known), _recorded(named, known)
-    facts = Facts(description, trained, encoded, release.figures, _stored(forms), teacher)
-    card = model_card(kind, facts)
-    (folder / "README.md").write_text(card, "utf-8")
+    account = _account(run, recipe, named, known)
+    write_json(folder / KEPT, account.as_json())
+    facts = Facts(description, recipe, account, release.figures, _stored(forms))
+    (folder / "README.md").write_text(model_card(kind, facts), "utf-8")
 
 
-def _recorded(folder: Path, known: Mapping[str, Path]) -> History | None:
-    """How a run was trained; None for a model folder, which does not tell."""
-    return history(folder, known) if checkpoints(folder) else None
+def _account(run: Path, recipe: Recipe, autoencoder: Path, known: Mapping[str, Path]) -> Account:
+    """All that was trained for the model, as far as runs and model folders tell."""
+    start = None if recipe.start_from is None else account_of(named_folder(recipe.start_from, known))
+    kept = account_of(autoencoder)
+    encoded = _trained(autoencoder, known) if kept is None else kept.autoencoder
+    teacher = None if start is None else start.teacher
+    if recipe.teacher_from is not None:
+        teacher = _trained(named_folder(recipe.teacher_from, known), known)
+    critic = recipe.polish.critic_from if recipe.task is Task.POLISH else None
+    judged = None if critic is None else _trained(named_folder(critic, known), known)
+    return Account(history(run, known), encoded, teacher, judged)
+
+
+def _trained(folder: Path, known: Mapping[str, Path]) -> History | None:
+    """How the networks of a run or a model folder were trained, as far as it tells."""
+    if checkpoints(folder):
+        return history(folder, known)
+    kept = account_of(folder)
+    return None if kept is None else kept.networks
 
 
 def _autoencoder(recipe: Recipe, known: Mapping[str, Path], release: Release) -> Path:

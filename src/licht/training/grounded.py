@@ -37,6 +37,8 @@ from licht.training.truth import (
 _DEPTH: Final = 0.5
 _TOKEN_CLASSES: Final = (*OBJECT_CLASSES, *SCENE_CLASSES)
 _NUMBERS: Final = REACH + COLORS
+POSITION_LOGITS: Final = POSITIONS * sum(POSITION_CLASSES)
+TOKEN_LOGITS: Final = sum(_TOKEN_CLASSES) + _NUMBERS
 _NUMBERS_WEIGHT: Final = 4.0
 """A reach that is off by a tenth of the picture costs as much as a class that is right in two of three cases."""
 
@@ -57,9 +59,7 @@ class Grounded(nn.Module):
         super().__init__()
         self.transformer, self.tower = networks.transformer, networks.tower
         self._networks = [networks]  # in a list, so that its parameters are not registered twice
-        self.teller = nn.Linear(
-            networks.transformer.config.hidden_size, POSITIONS * sum(POSITION_CLASSES) + sum(_TOKEN_CLASSES) + _NUMBERS
-        )
+        self.teller = nn.Linear(networks.transformer.config.hidden_size, POSITION_LOGITS + TOKEN_LOGITS)
         self.weight = weight
 
     def forward(self, batch: GroundedBatch) -> dict[str, Tensor]:
@@ -82,9 +82,7 @@ def told_loss(told_BLK: Tensor, truth_BLK: Tensor) -> Tensor:
     `told_BLK` holds logits of each position's classes, then of the token's, then numbers.
     """
     positions, tokens, numbers = truth_BLK.split([POSITIONS * len(POSITION_CLASSES), len(_TOKEN_CLASSES), _NUMBERS], 2)
-    at_positions, at_token, told = told_BLK.split(
-        [POSITIONS * sum(POSITION_CLASSES), sum(_TOKEN_CLASSES), _NUMBERS], dim=2
-    )
+    at_positions, at_token, told = told_BLK.split([POSITION_LOGITS, sum(_TOKEN_CLASSES), _NUMBERS], dim=2)
     classes = class_loss(
         at_positions.unflatten(2, (POSITIONS, -1)).permute(0, 3, 1, 2),
         positions.unflatten(2, (POSITIONS, -1)),

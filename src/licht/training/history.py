@@ -1,26 +1,41 @@
-"""Where trained weights come from: a run, the run that it started from, and so on."""
+"""Where trained weights come from: a run, the run that it started from, and so on; model folders keep their own."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import Any, Final
 
-from licht.training.config import Recipe
+from licht.core.errors import InvalidSettings
+from licht.training.config import Recipe, Task
 from licht.training.state import checkpoints, newest_checkpoint, read_recipe, seconds_trained, step_of
 from licht.training.trained import named_folder
+
+KEPT: Final = "training.json"
+"""The file of a model folder that tells how it was trained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One run of several that were trained one after another."""
+    """One run of several that were trained one after another: `step` of `steps` steps of `batch` rows.
 
-    recipe: Recipe
-    step: int
+    What is not on record is None, or an empty `digest`.
+    """
+
+    name: str
+    step: int | None
+    steps: int
+    batch: int
+    grounded: bool
     seconds: float
+    digest: str
+    """Of its whole recipe, which tells runs apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The legs, the newest first. `origin` is the name of what the oldest started from, if that is no run to be read."""
+    """The legs, the newest first. `origin` is the name of what the oldest started from, if nothing is known of it."""
 
     legs: tuple[Leg, ...]
     origin: str | None = None
@@ -31,20 +46,60 @@ class History:
         return sum(leg.seconds for leg in self.legs)
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """All of a model's training: its networks', its autoencoder's, its teacher's and its critic's, where they are known."""
+
+    networks: History
+    autoencoder: History | None = None
+    teacher: History | None = None
+    critic: History | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What `training.json` holds."""
+        return asdict(self)
+
+
 def history(run: Path, known: Mapping[str, Path]) -> History:
     """How the newest averages of `run` were trained. `known` are model folders that a recipe may name.
 
-    Raises `InvalidSettings` if `run` holds no checkpoint, `InvalidCheckpoint`.
+    Raises `InvalidSettings` if `run` holds no checkpoint, or a model folder's own account cannot be read,
+    `InvalidCheckpoint`.
     """
     legs: list[Leg] = []
     folder, seen = run, set[Path]()
     while True:
         checkpoint = newest_checkpoint(folder)
         recipe = read_recipe(checkpoint)
-        legs.append(Leg(recipe, step_of(checkpoint), seconds_trained(checkpoint)))
+        legs.append(_leg(recipe, step_of(checkpoint), seconds_trained(checkpoint)))
         seen.add(folder.resolve())
-        if recipe.start_from is None:
+        if recipe.start_from is None or recipe.task is Task.CRITIC:  # a critic takes the tokenizer alone
             return History(tuple(legs))
         folder = named_folder(recipe.start_from, known)
         if folder.resolve() in seen or not checkpoints(folder):
-            return History(tuple(legs), folder.name)
+            kept = account_of(folder)
+            if kept is None:
+                return History(tuple(legs), folder.name)
+            return History((*legs, *kept.networks.legs), kept.networks.origin)
+
+
+def _leg(recipe: Recipe, step: int, seconds: float) -> Leg:
+    optim, digest = recipe.optim, sha256(recipe.as_json().encode()).hexdigest()[:16]
+    return Leg(recipe.name, step, optim.steps, optim.batch, bool(recipe.flow.grounded), seconds, digest)
+
+
+def account_of(folder: Path) -> Account | None:
+    """What a model folder tells of its training; None if it tells nothing. Raises `InvalidSettings` for nonsense."""
+    path = folder / KEPT
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        others = {name: None if part is None else _history(part) for name, part in data.items() if name != "networks"}
+        return Account(_history(data["networks"]), **others)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InvalidSettings(f"{path} tells no history of training ({error!r}); remove it") from error
+
+
+def _history(data: Mapping[str, Any]) -> History:
+    return History(tuple(Leg(**leg) for leg in data["legs"]), data["origin"])

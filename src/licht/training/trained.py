@@ -109,6 +109,15 @@ def fill(networks: FlowNetworks, start: FlowNetworks) -> None:
         nn.init.zeros_(ours.out_layer.weight)
 
 
+def fill_critic(critic: nn.Module, run: Path) -> None:
+    """Give `critic` the averaged weights of that in `run`. Raises `InvalidSettings` for a run without a like one."""
+    tensors = read_tensors(newest_checkpoint(run) / "state.safetensors", "ema/critic.")
+    wanted = {name: tuple(tensor.shape) for name, tensor in critic.state_dict().items()}
+    if wanted != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
+        raise InvalidSettings(f"{run} has no critic of these latents; train one with nano_critic")
+    critic.load_state_dict(tensors)
+
+
 def open_autoencoder(folder: Path) -> Autoencoder:
     """A trained autoencoder, float32 on the CPU: the `vae/` of a model folder, or the newest average of a run.
 

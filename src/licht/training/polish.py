@@ -1,0 +1,166 @@
+"""Polishing: a few-step model learns from true pictures, by the eyes of a critic, what its teacher could not show it.
+
+The model starts from noise, or from a true picture with the noise of one of its times, and goes to the end as it does in
+use. A critic then compares: it learns to tell latents of true pictures from those, and the model to pass for true
+(relativistic pairing, Jolicoeur-Martineau, arXiv 1807.00734; in latents, as in LADD, arXiv 2403.12015). Where the start was a
+true picture, what it showed is known, and the critic must be able to tell it of what was made.
+
+Shapes: B batch, L latent tokens, T text tokens, C channels, K entries told of a token, H and W latent positions.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from licht.model.positions import image_ids, reference_ids, text_ids
+from licht.model.transformer import ReferenceCache
+from licht.training.config import Recipe
+from licht.training.critic import NOISE, Critic, Sight
+from licht.training.distil import step_times
+from licht.training.flow import FlowBatch, FlowNetworks, FlowTask, Sampler
+from licht.training.grounded import told_loss
+from licht.training.loop import Rank
+from licht.training.objectives import interpolate
+from licht.training.store import StreamStore
+from licht.training.tokenizer import CaptionEncoder
+from licht.training.truth import TruthStore
+
+_NUDGE: Final = 0.1
+"""Deviation of the noise that must not change the critic's mind (an approximate R1, arXiv 2501.08316)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolishBatch:
+    """Rows of a flow batch, what their pictures show, and what the critic is disturbed by."""
+
+    rows: FlowBatch
+    truth_BLK: Tensor
+    start: int
+    """Which of its steps the model begins with, from 0, which is at noise."""
+    veil_BLC: Tensor
+    nudge_BLC: Tensor
+
+
+class Polish(nn.Module):
+    """The networks and their critic, which learn at the same time; `forward` is the loss of both."""
+
+    def __init__(self, recipe: Recipe, networks: FlowNetworks, critic: Critic) -> None:
+        """Share the parameters of `networks`; the tower stays as it is."""
+        super().__init__()
+        self.transformer, self.tower, self.critic = networks.transformer, networks.tower, critic
+        self.tower.requires_grad_(False)
+        self.polish, self.steps = recipe.polish, recipe.distil.steps
+
+    def forward(self, batch: PolishBatch) -> dict[str, Tensor]:
+        """What the model lacks in the critic's eyes, and what the critic has not seen."""
+        rows, weights = batch.rows, self.polish
+        made_BLC = self._made(batch)
+        terms = self._critic_terms(batch, made_BLC.detach())
+        mine = self._look(made_BLC + batch.veil_BLC, batch, frozen=True)
+        with torch.no_grad():
+            true_BHW = self.critic(rows.x0_BLC + batch.veil_BLC, rows.grid).true_BHW
+        terms["fooled"] = weights.adversarial * F.softplus(true_BHW - mine.true_BHW).mean()
+        # from noise alone another picture comes, of which nothing is known
+        paired = float(batch.start > 0)
+        terms["shown"] = paired * weights.shown * told_loss(mine.told_BLK, batch.truth_BLK)
+        certain = float(batch.start == self.steps - 1)
+        terms["error"] = certain * weights.error * (made_BLC.float() - rows.x0_BLC).square().mean()
+        return terms
+
+    def _made(self, batch: PolishBatch) -> Tensor:
+        """Where the model comes to; gradients reach back over the last `tail` of its steps."""
+        rows = batch.rows
+        with torch.no_grad():
+            text = self.tower(rows.ids_BT, rows.attended_BT)
+        times = [each[0] for each in step_times(rows.x0_BLC.shape[1], self.steps, 1)] + [0.0]
+        x_BLC = rows.noise_BLC
+        if batch.start:
+            x_BLC, _ = interpolate(rows.x0_BLC, rows.noise_BLC, torch.full_like(rows.t_B, times[batch.start]))
+        cache = self._cache(rows)
+        for step in range(batch.start, self.steps):
+            with torch.set_grad_enabled(step >= self.steps - self.polish.tail):
+                velocity = self._velocity(rows, text, x_BLC, times[step], cache)
+                x_BLC = x_BLC + (times[step + 1] - times[step]) * velocity
+        return x_BLC
+
+    def _cache(self, rows: FlowBatch) -> ReferenceCache | None:
+        if rows.references_BRC is None:
+            return None
+        positions = reference_ids(rows.reference_grids).to(rows.x0_BLC.device)
+        return self.transformer.reference_cache(rows.references_BRC, positions)
+
+    def _velocity(
+        self, rows: FlowBatch, text_BTD: Tensor, x_BLC: Tensor, time: float, cache: ReferenceCache | None
+    ) -> Tensor:
+        device = x_BLC.device
+        velocity: Tensor = self.transformer(
+            x_BLC,
+            image_ids(rows.grid).to(device),
+            text_BTD,
+            text_ids(text_BTD.shape[1]).to(device),
+            torch.full_like(rows.t_B, time),
+            cache=cache,
+        )
+        return velocity.float()
+
+    def _critic_terms(self, batch: PolishBatch, made_BLC: Tensor) -> dict[str, Tensor]:
+        rows = batch.rows
+        both = torch.cat([rows.x0_BLC + batch.veil_BLC, made_BLC + batch.veil_BLC])
+        seen = self.critic(both, rows.grid)
+        true_BHW, made_BHW = seen.true_BHW.chunk(2)
+        nudged = self.critic(both + batch.nudge_BLC.repeat(2, 1, 1), rows.grid).true_BHW
+        return {
+            "told": told_loss(seen.told_BLK.chunk(2)[0], batch.truth_BLK),
+            "told_apart": F.softplus(made_BHW - true_BHW).mean(),
+            "steady": self.polish.steady * (nudged - seen.true_BHW).square().mean(),
+        }
+
+    def _look(self, latents_BLC: Tensor, batch: PolishBatch, frozen: bool) -> Sight:
+        """The critic's sight; where it is `frozen`, gradients go through it and not into it."""
+        weights = {name: value.detach() if frozen else value for name, value in self.critic.named_parameters()}
+        sight: Sight = functional_call(self.critic, weights, (latents_BLC, batch.rows.grid))
+        return sight
+
+
+class PolishTask(FlowTask):
+    """A flow task whose batches go to a model and its critic."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        stores: Sequence[StreamStore],
+        encoder: CaptionEncoder,
+        device: torch.device,
+        sampler: Sampler,
+        truths: Mapping[str, TruthStore],
+    ) -> None:
+        """Both are built from the recipe's seed, to be filled by whoever assembles the task."""
+        super().__init__(recipe, stores, encoder, device, sampler)
+        self.truths = truths
+        self.critic = Critic(4 * recipe.networks.z_channels)
+        self.module = Polish(recipe, self.networks, self.critic).to(device)
+
+    def batch(self, step: int, rank: Rank) -> PolishBatch:
+        """The rows of a flow batch with what they show, where the step starts and what disturbs the critic."""
+        pick = self.pick(step)
+        mine = slice(rank.index, None, rank.count)
+        truth = self.truths[pick.store.stream.name].rows(pick.captions[mine])
+        rows = self.batch_of(pick, rank)
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step + 700_000_001)
+        start = int(torch.randint(self.recipe.distil.steps, (1,), generator=generator))
+        count, shape = self.recipe.optim.batch, rows.x0_BLC.shape[1:]
+        strength = NOISE * torch.rand(count, 1, 1, generator=generator)
+        veil = strength * torch.randn(count, *shape, generator=generator)
+        nudge = _NUDGE * torch.randn(count, *shape, generator=generator)
+        return PolishBatch(
+            rows=rows,
+            truth_BLK=truth.to(self.device),
+            start=start,
+            veil_BLC=veil[mine].to(self.device),
+            nudge_BLC=nudge[mine].to(self.device),
+        )
