@@ -14,7 +14,8 @@ def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
         assert 0.5 < float(values.min()) < float(values.max()) < 1.4
 
 
-def test_of_matrices_it_is_what_torch_does() -> None:
+def test_of_matrices_it_is_what_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("licht.training.muon.multiplies_bfloat16", lambda device: True)  # as torch takes for granted
     torch.manual_seed(0)
     ours = [nn.Parameter(torch.randn(shape)) for shape in ((24, 40), (40, 24), (8, 8))]
     theirs = [nn.Parameter(each.detach().clone()) for each in ours]
@@ -39,3 +40,20 @@ def test_every_matrix_has_one_owner_and_the_work_is_even(count: int) -> None:
     cost = [a * b * min(a, b) for a, b in shapes]
     loads = [sum(c for c, owner in zip(cost, owners, strict=True) if owner == n) for n in range(count)]
     assert max(loads) <= max(*cost, 1.2 * sum(cost) / count)
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24)])
+def test_iterations_in_float32_give_the_same_up_to_the_rounding_of_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    matrix, found = torch.randn(shape), []
+    for fast in (True, False):
+        monkeypatch.setattr("licht.training.muon.multiplies_bfloat16", lambda device, fast=fast: fast)
+        found.append(orthogonalised(matrix))
+    coarse, fine = found
+    assert coarse.dtype == fine.dtype == torch.bfloat16
+    assert 0 < float((coarse - fine).norm() / fine.norm()) < 0.03
+    assert (
+        0.5 < float(torch.linalg.svdvals(fine.float()).min()) <= float(torch.linalg.svdvals(fine.float()).max()) < 1.3
+    )

@@ -13,11 +13,12 @@ from licht.sampling.schedule import sigmas
 from licht.sampling.solvers import euler
 from licht.training.assemble import assemble
 from licht.training.config import DataConfig, PolishConfig, Recipe, Source, Stream
-from licht.training.critic import NOISE, Critic, CriticTask
+from licht.training.critic import NOISE, Critic, CriticTask, unlike
 from licht.training.flow import FlowNetworks
 from licht.training.grounded import POSITION_LOGITS, TOKEN_LOGITS, told_loss
 from licht.training.loop import Rank, train
 from licht.training.objectives import interpolate
+from licht.training.optim import build_optimizers, set_rates
 from licht.training.polish import Polish, PolishBatch, PolishTask
 from licht.training.semantic import COLORS, KINDS, MATERIALS
 from licht.training.store import StreamStore
@@ -32,7 +33,9 @@ LAST = 3
 
 
 def small(recipe: Recipe, stream: Stream = EDITS, steps: int = 60) -> Recipe:
-    optim = replace(recipe.optim, steps=steps, batch=8, warmup_steps=2, autocast=False, adamw_lr=3e-3, muon_lr=3e-3)
+    optim = replace(
+        recipe.optim, steps=steps, batch=8, warmup_steps=2, autocast=False, adamw_lr=3e-3, muon_lr=3e-3, critic_rate=1.0
+    )
     return replace(recipe, networks=TINY, optim=optim, data=DataConfig(streams=(stream,)))
 
 
@@ -57,7 +60,7 @@ def polish_task(folder: Path, recipe: Recipe | None = None, stream: Stream = EDI
 
 
 def batch_at(task: PolishTask, start: int) -> PolishBatch:
-    return replace(task.batch(0, Rank()), start=start)
+    return replace(task.batch(0, Rank()), start=start, trust=1.0)
 
 
 def test_a_critic_says_of_each_position_and_token_what_is_asked_in_the_truths_order() -> None:
@@ -97,7 +100,7 @@ def test_each_side_learns_from_its_own_terms_alone(tmp_path: Path) -> None:
     def learners(*names: str) -> tuple[bool, bool]:
         task.module.zero_grad(set_to_none=True)
         terms = task.module(batch_at(task, LAST))
-        assert set(terms) == {"fooled", "shown", "error", "told", "told_apart", "steady"}
+        assert set(terms) == {"fooled", "shown", "unlike", "error", "told", "told_apart", "steady"}
         torch.stack([terms[name] for name in names]).sum().backward()
         return tuple(
             any(p.grad is not None and bool(p.grad.any()) for p in part.parameters())
@@ -106,6 +109,7 @@ def test_each_side_learns_from_its_own_terms_alone(tmp_path: Path) -> None:
 
     assert learners("fooled") == (True, False)
     assert learners("shown") == (True, False)
+    assert learners("unlike") == (True, False)
     assert learners("error") == (True, False)
     assert learners("told") == (False, True)
     assert learners("told_apart") == (False, True)
@@ -118,8 +122,28 @@ def test_only_what_is_known_of_a_start_is_asked(tmp_path: Path) -> None:
     terms = [task.module(batch_at(task, start)) for start in range(4)]
     assert [float(each["shown"].detach()) > 0 for each in terms] == [False, True, True, True]
     assert [float(each["error"].detach()) > 0 for each in terms] == [False, False, False, True]
-    starts = {task.batch(step, Rank()).start for step in range(40)}
-    assert starts == {0, 1, 2, 3}
+    assert [float(each["unlike"].detach()) > 0 for each in terms] == [False, False, True, True]
+    starts = [task.batch(step, Rank()).start for step in range(80)]
+    assert 0 < starts.count(0) < starts.count(LAST)
+    assert {task.batch(step, Rank()).trust for step in (0, 50, 100, 900)} == {0.0, 0.5, 1.0}
+
+
+def test_equal_sights_are_not_unlike() -> None:
+    critic = Critic(32)
+    alive(critic)
+    one, other = (critic(torch.randn(2, 16, 32), (4, 4)) for _ in range(2))
+    assert float(unlike(one, one).detach()) == 0
+    assert float(unlike(one, other).detach()) > 0.1
+
+
+def test_a_critic_has_rates_of_its_own(tmp_path: Path) -> None:
+    task = polish_task(tmp_path)
+    optim = replace(task.recipe.optim, critic_rate=5.0, warmup_steps=0)
+    optimizers = build_optimizers(task.module.named_parameters(), optim)
+    set_rates(optimizers, 0, optim)
+    rates = {id(p): group["lr"] for each in optimizers for group in each.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in task.critic.parameters()} == {5 * optim.adamw_lr}
+    assert {rates[id(p)] for p in task.networks.transformer.parameters()} == {optim.adamw_lr, optim.muon_lr}
 
 
 @pytest.mark.parametrize("start", [0, 2])
@@ -163,7 +187,7 @@ def test_ranks_share_a_batch(tmp_path: Path) -> None:
 
 
 def test_polishing_brings_what_is_made_nearer_to_what_is_true(tmp_path: Path) -> None:
-    recipe = replace(nano_polish(), polish=PolishConfig(adversarial=0.1, shown=0.1))
+    recipe = replace(nano_polish(), polish=PolishConfig(adversarial=0.1))
     task = polish_task(tmp_path, recipe)
     before = float(task.module(batch_at(task, LAST))["error"].detach())
     tower = [parameter.clone() for parameter in task.networks.tower.parameters()]

@@ -19,13 +19,18 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         **dict.fromkeys(("seed", "data.seed"), (0, 2**32 - 1)),
         **dict.fromkeys(("checkpoint_minutes", "sample_minutes", "data.pictures"), (0, _ANY)),
         **dict.fromkeys(("optim.steps", "optim.batch"), (1, _ANY)),
-        **dict.fromkeys(("optim.adamw_lr", "optim.muon_lr", "optim.weight_decay", "optim.warmup_steps"), (0, _ANY)),
+        **dict.fromkeys(
+            ("optim.adamw_lr", "optim.muon_lr", "optim.weight_decay", "optim.warmup_steps", "optim.critic_rate"),
+            (0, _ANY),
+        ),
         **dict.fromkeys(("optim.decay_share", "optim.ema"), (0, 1)),
         **dict.fromkeys((f"autoencoder.{name}" for name in ("mse", "l1", "gradient_l1", "kl", "semantic")), (0, _ANY)),
         "autoencoder.noise": (0, _ANY),
         "judge.patterned": (0, 1),
         "polish.tail": (1, _ANY),
-        **dict.fromkeys((f"polish.{name}" for name in ("adversarial", "shown", "error", "steady")), (0, _ANY)),
+        **dict.fromkeys(
+            (f"polish.{name}" for name in ("adversarial", "shown", "unlike", "error", "steady")), (0, _ANY)
+        ),
         **dict.fromkeys(("flow.caption_dropout", "flow.full_length", "distil.on_policy"), (0, 1)),
         "flow.text_step": (1, _ANY),
         **dict.fromkeys(("flow.self_flow", "flow.grounded"), (0, _ANY)),

@@ -68,6 +68,8 @@ class OptimConfig:
     """Train the kernels of convolutions with Muon as well."""
     compile: bool = False
     """Fuse the networks' blocks with torch.compile: a quarter faster on a CPU, after two minutes of compiling."""
+    critic_rate: float = 1.0
+    """Factor on the rates of a critic that learns beside a model."""
     shard: bool = False
     """Spread weights, gradients and the optimisers' state over the processes of torchrun (FSDP2), which otherwise all
     hold everything (DDP)."""
@@ -194,15 +196,17 @@ class PolishConfig:
 
     critic_from: str | None = None
     """Run with a critic, or with a model that was polished, whose critic goes on."""
-    tail: int = 2
+    tail: int = 4
     """So many of its last steps learn."""
-    adversarial: float = 1.0
+    adversarial: float = 0.25
     """Weight of passing for true."""
-    shown: float = 0.5
+    shown: float = 0.1
     """Weight of what the critic must be able to tell of what was made."""
-    error: float = 1.0
+    unlike: float = 1.0
+    """Weight of the distance in the critic's features, where the last step or the last two are taken."""
+    error: float = 10.0
     """Weight of the squared error where only the last step is taken."""
-    steady: float = 5.0
+    steady: float = 0.2
     """Weight of what noise may not change about what the critic takes for true."""
 
 

@@ -47,10 +47,14 @@ class _Residual(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """`told_BLK` as in `grounded.told_loss`; `true_BHW` logits: how much each latent position looks like a true one."""
+    """`told_BLK` as in `grounded.told_loss`; `true_BHW` logits: how much each latent position looks like a true one.
+
+    `features` are maps (B, channels, rows, columns) on the way, by which pictures can be compared.
+    """
 
     told_BLK: Tensor
     true_BHW: Tensor
+    features: tuple[Tensor, ...]
 
 
 class Critic(nn.Module):
@@ -89,7 +93,7 @@ class Critic(nn.Module):
             ],
             dim=2,
         )
-        return Sight(told.float(), self.of_truth(position)[:, 0].float())
+        return Sight(told.float(), self.of_truth(position)[:, 0].float(), (fine, token, position))
 
 
 def _enlarged(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
@@ -98,6 +102,16 @@ def _enlarged(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
 
 def _tokens(x_BCHW: Tensor) -> Tensor:
     return x_BCHW.flatten(2).transpose(1, 2)
+
+
+def unlike(ours: Sight, theirs: Sight) -> Tensor:
+    """Mean absolute difference of features of unit length at every place, as in LPIPS (arXiv 1801.03924)."""
+    pairs = zip(ours.features, theirs.features, strict=True)
+    return torch.stack([(_unit(a) - _unit(b)).abs().sum(1).mean() for a, b in pairs]).mean()
+
+
+def _unit(x_BCHW: Tensor) -> Tensor:
+    return F.normalize(x_BCHW.float(), dim=1)
 
 
 @dataclass(frozen=True, slots=True)

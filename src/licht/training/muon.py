@@ -11,21 +11,26 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from licht.model.precision import multiplies_bfloat16
+
 _COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
 _ITERATIONS: Final = 5
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """About the nearest matrix whose singular values are all one, by Newton-Schulz iterations; bfloat16."""
+    """About the nearest matrix whose singular values are all one, by Newton-Schulz iterations; bfloat16.
+
+    Where the device multiplies float32 faster, the iterations are in that, and their end is rounded.
+    """
     a, b, c = _COEFFICIENTS
-    x = matrix.bfloat16()
+    x = matrix.to(torch.bfloat16 if multiplies_bfloat16(matrix.device) else torch.float32)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     x = x / (x.norm() + 1e-7)
     for _ in range(_ITERATIONS):
         product = x @ x.T
         x = torch.addmm(x, torch.addmm(product, product, product, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
+    return (x.T if tall else x).bfloat16()
 
 
 class SharedMuon(torch.optim.Optimizer):

@@ -28,18 +28,23 @@ def build_optimizers(
     matrices: list[nn.Parameter] = []
     kernels: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
+    critics: list[nn.Parameter] = []
     for name, parameter in parameters:
         if not parameter.requires_grad:
             continue
-        if config.muon and is_block_matrix(name, parameter):
+        if config.critic_rate != 1.0 and name.startswith("critic."):
+            critics.append(parameter)
+        elif config.muon and is_block_matrix(name, parameter):
             matrices.append(parameter)
         else:
             (kernels if config.muon_kernels and is_inner_kernel(parameter) else rest).append(parameter)
     optimizers: list[torch.optim.Optimizer] = []
-    if rest:
-        optimizers.append(
-            torch.optim.AdamW(rest, lr=config.adamw_lr, betas=config.betas, weight_decay=config.weight_decay)
-        )
+    for parameters_of, scale in ((rest, 1.0), (critics, config.critic_rate)):
+        if parameters_of:
+            group = {"params": parameters_of, "scale": scale}
+            optimizers.append(
+                torch.optim.AdamW([group], lr=config.adamw_lr, betas=config.betas, weight_decay=config.weight_decay)
+            )
     if matrices:
         # updates are scaled to the size that AdamW's would have, so one rate suits matrices of every shape
         optimizers.append(
@@ -67,5 +72,5 @@ def set_rates(optimizers: list[torch.optim.Optimizer], step: int, config: OptimC
     for optimizer in optimizers:
         base = config.muon_lr if isinstance(optimizer, torch.optim.Muon | SharedMuon) else config.adamw_lr
         for group in optimizer.param_groups:
-            group["lr"] = base * factor
+            group["lr"] = base * factor * group.get("scale", 1.0)
     return factor

@@ -20,9 +20,9 @@ from torch.func import functional_call
 from licht.model.positions import image_ids, reference_ids, text_ids
 from licht.model.transformer import ReferenceCache
 from licht.training.config import Recipe
-from licht.training.critic import NOISE, Critic, Sight
+from licht.training.critic import NOISE, Critic, Sight, unlike
 from licht.training.distil import step_times
-from licht.training.flow import FlowBatch, FlowNetworks, FlowTask, Sampler
+from licht.training.flow import FlowBatch, FlowNetworks, FlowTask, Grid, Sampler
 from licht.training.grounded import told_loss
 from licht.training.loop import Rank
 from licht.training.objectives import interpolate
@@ -30,6 +30,7 @@ from licht.training.store import StreamStore
 from licht.training.tokenizer import CaptionEncoder
 from licht.training.truth import TruthStore
 
+_TRUSTED_AFTER: Final = 100
 _NUDGE: Final = 0.1
 """Deviation of the noise that must not change the critic's mind (an approximate R1, arXiv 2501.08316)."""
 
@@ -44,6 +45,8 @@ class PolishBatch:
     """Which of its steps the model begins with, from 0, which is at noise."""
     veil_BLC: Tensor
     nudge_BLC: Tensor
+    trust: float
+    """How much of the critic's doubts counts, up to 1: at first it has none that mean anything."""
 
 
 class Polish(nn.Module):
@@ -60,15 +63,17 @@ class Polish(nn.Module):
         """What the model lacks in the critic's eyes, and what the critic has not seen."""
         rows, weights = batch.rows, self.polish
         made_BLC = self._made(batch)
-        terms = self._critic_terms(batch, made_BLC.detach())
-        mine = self._look(made_BLC + batch.veil_BLC, batch, frozen=True)
-        with torch.no_grad():
-            true_BHW = self.critic(rows.x0_BLC + batch.veil_BLC, rows.grid).true_BHW
-        terms["fooled"] = weights.adversarial * F.softplus(true_BHW - mine.true_BHW).mean()
+        seen = self.critic(torch.cat([rows.x0_BLC, made_BLC.detach()]) + batch.veil_BLC.repeat(2, 1, 1), rows.grid)
+        mine = self._through_frozen_critic(made_BLC + batch.veil_BLC, rows.grid)
+        terms = self._critic_terms(batch, seen)
+        true_BHW = _first_half(seen).true_BHW
+        terms["fooled"] = batch.trust * weights.adversarial * F.softplus(true_BHW - mine.true_BHW).mean()
         # from noise alone another picture comes, of which nothing is known
         paired = float(batch.start > 0)
         terms["shown"] = paired * weights.shown * told_loss(mine.told_BLK, batch.truth_BLK)
-        certain = float(batch.start == self.steps - 1)
+        # nearly as much holds for its outlines once little noise is left
+        likely, certain = float(batch.start >= self.steps - 2), float(batch.start == self.steps - 1)
+        terms["unlike"] = likely * weights.unlike * unlike(mine, _first_half(seen))
         terms["error"] = certain * weights.error * (made_BLC.float() - rows.x0_BLC).square().mean()
         return terms
 
@@ -108,23 +113,28 @@ class Polish(nn.Module):
         )
         return velocity.float()
 
-    def _critic_terms(self, batch: PolishBatch, made_BLC: Tensor) -> dict[str, Tensor]:
-        rows = batch.rows
-        both = torch.cat([rows.x0_BLC + batch.veil_BLC, made_BLC + batch.veil_BLC])
-        seen = self.critic(both, rows.grid)
+    def _critic_terms(self, batch: PolishBatch, seen: Sight) -> dict[str, Tensor]:
+        """What the critic lacks that has `seen` true latents and, after them, as many that were made."""
         true_BHW, made_BHW = seen.true_BHW.chunk(2)
-        nudged = self.critic(both + batch.nudge_BLC.repeat(2, 1, 1), rows.grid).true_BHW
+        disturbed_BLC = batch.rows.x0_BLC + batch.veil_BLC + batch.nudge_BLC
+        nudged_BHW = self.critic(disturbed_BLC, batch.rows.grid).true_BHW
         return {
             "told": told_loss(seen.told_BLK.chunk(2)[0], batch.truth_BLK),
             "told_apart": F.softplus(made_BHW - true_BHW).mean(),
-            "steady": self.polish.steady * (nudged - seen.true_BHW).square().mean(),
+            "steady": self.polish.steady * (nudged_BHW - true_BHW).square().mean(),
         }
 
-    def _look(self, latents_BLC: Tensor, batch: PolishBatch, frozen: bool) -> Sight:
-        """The critic's sight; where it is `frozen`, gradients go through it and not into it."""
-        weights = {name: value.detach() if frozen else value for name, value in self.critic.named_parameters()}
-        sight: Sight = functional_call(self.critic, weights, (latents_BLC, batch.rows.grid))
+    def _through_frozen_critic(self, latents_BLC: Tensor, grid: Grid) -> Sight:
+        """The critic's sight; gradients go through it and not into it."""
+        weights = {name: value.detach() for name, value in self.critic.named_parameters()}
+        sight: Sight = functional_call(self.critic, weights, (latents_BLC, grid))
         return sight
+
+
+def _first_half(seen: Sight) -> Sight:
+    """What is seen of the first half of a batch, as it is: no gradients go back."""
+    halves = [each.detach().chunk(2)[0] for each in (seen.told_BLK, seen.true_BHW, *seen.features)]
+    return Sight(halves[0], halves[1], tuple(halves[2:]))
 
 
 class PolishTask(FlowTask):
@@ -152,7 +162,9 @@ class PolishTask(FlowTask):
         truth = self.truths[pick.store.stream.name].rows(pick.captions[mine])
         rows = self.batch_of(pick, rank)
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step + 700_000_001)
-        start = int(torch.randint(self.recipe.distil.steps, (1,), generator=generator))
+        # later starts are more frequent: they cost less, and settle what was wanting most
+        chances = torch.arange(1.0, self.recipe.distil.steps + 1)
+        start = int(torch.multinomial(chances, 1, generator=generator))
         count, shape = self.recipe.optim.batch, rows.x0_BLC.shape[1:]
         strength = NOISE * torch.rand(count, 1, 1, generator=generator)
         veil = strength * torch.randn(count, *shape, generator=generator)
@@ -163,4 +175,5 @@ class PolishTask(FlowTask):
             start=start,
             veil_BLC=veil[mine].to(self.device),
             nudge_BLC=nudge[mine].to(self.device),
+            trust=min(1.0, step / _TRUSTED_AFTER),
         )
