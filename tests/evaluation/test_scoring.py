@@ -11,10 +11,11 @@ from licht.evaluation.intervals import gap, mean, share, share_of_ceiling
 from licht.evaluation.reading import Piece, lines_of, reads
 from licht.evaluation.seen import Seen, SeenObject, truth
 from licht.world.captions import caption
+from licht.world.maps import render_maps
 from licht.world.render import render
 from licht.world.sample import KINDS, sample_scene
 from licht.world.scene import Camera, Character, Floor, Lettering, Light, Scene, Thing
-from licht.world.vocabulary import Pattern
+from licht.world.vocabulary import Pattern, Shape
 
 RED = Thing("sphere", "red", x=-0.8)
 BLUE = Thing("cube", "blue", "small", "shiny", x=0.8)
@@ -314,3 +315,21 @@ def test_attributes_are_counted_one_by_one_where_a_subject_has_them() -> None:
     gone = scoring.attributes_right(replace(seen, objects=()), PAIR, EVERYTHING)
     assert gone == [False] * len(asked)
     assert scoring.attributes_right(seen, PAIR, set()) == []
+
+
+@pytest.mark.parametrize("shape", ["sphere", "cube", "torus"])
+def test_the_color_of_a_thing_is_that_of_its_pixels_and_not_of_the_floors(shape: Shape) -> None:
+    scene = Scene(floor=Floor(color="teal"), subjects=(Thing(shape=shape, color="#c04020", size="large"),))
+    picture = render([scene], 128, 128)[0]
+    box = truth(scene).objects[0].box
+    found = segmentation.shown_color(picture, box)
+    mine = picture[render_maps([scene], 128, 128).instance_BHW[0] == 0].median(0).values.tolist()
+    assert ciede2000(found, "#{:02x}{:02x}{:02x}".format(*mine)) < 4.0
+    assert ciede2000(found, "#c04020") < ciede2000(found, "#20a0a0") / 3
+
+
+def test_the_color_of_what_cannot_be_told_from_the_floor_is_the_floors() -> None:
+    plain = torch.full((64, 64, 3), 90, dtype=torch.uint8)
+    assert segmentation.shown_color(plain, (0.2, 0.2, 0.6, 0.6)) == "#5a5a5a"
+    assert segmentation.shown_color(plain, (0.0, 0.0, 1.0, 1.0)) == "#5a5a5a"
+    assert segmentation.shown_color(plain, (0.99, 0.99, 1.2, 1.2)) == "#5a5a5a"

@@ -14,14 +14,14 @@ from licht.core.errors import InvalidRequest
 from licht.evaluation import scoring, suite_edits, suite_pictures, suite_words
 from licht.evaluation.intervals import mean, share
 from licht.evaluation.run import SUITES, run_suite
-from licht.evaluation.seen import truth
+from licht.evaluation.seen import subject_hex, truth
 from licht.evaluation.suites import BOLD, SEED, Bench, Draws, Notebook, Report, Shown
 from licht.training.card import Figures, measured_lines
 from licht.training.trained import open_autoencoder
 from licht.world.captions import Caption
 from licht.world.edits import EDIT_KINDS, Edit, sample_edit
 from licht.world.sample import KINDS, Kind, sample_scene
-from licht.world.scene import Light, Scene
+from licht.world.scene import Light, Scene, Subject, Thing
 from licht.world.tasks import TaskKind
 from tests.evaluation.oracle import Oracle, Renderer
 from tests.training.runs import autoencoder_run, flow_run
@@ -57,7 +57,11 @@ def test_a_perfect_model_has_perfect_figures() -> None:
         assert report.rows[name].low < 1.0
     for name, row in report.rows.items():
         if name.endswith("_ceiling") and "by_color" not in name:
-            assert row.value == (0.0 if name.startswith("hex_c") else 1.0), name
+            if name.startswith("hex_by"):
+                assert 0.5 < row.value < 5.0  # light from the other side changes how a colour looks, a little
+            else:
+                assert row.value == (0.0 if name.startswith("hex_c") else 1.0), name
+    assert report.rows["hex_by_pixels"].value == 0.0
     assert report.rows["hex_ciede2000"].value == 0.0
     assert report.rows["unseen_pairs_gap"].value == 0.0
 
@@ -68,7 +72,32 @@ def test_a_model_that_draws_something_else_fails_every_row() -> None:
     for name in ("one_object", "two_objects", "relation", "layout", "negation", "unseen_pairs", "hex_found"):
         assert report.rows[name].value == 0.0, name
     assert math.isnan(report.rows["hex_ciede2000"].value)
+    assert math.isnan(report.rows["hex_by_pixels"].value)
     assert report.as_json()["rows"]["hex_ciede2000"] == {"value": None, "low": None, "high": None, "n": 0}
+
+
+def test_colors_by_pixels_tell_how_far_a_wrong_number_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that draws every thing a little redder, and one that draws all of them gray."""
+
+    def painted(change: Callable[[str], str]) -> float:
+        scenes = {
+            text: replace(
+                scene, subjects=tuple(_with_color(each, change(subject_hex(each))) for each in scene.subjects)
+            )
+            for text, scene in picture_scenes().items()
+        }
+        return run_suite("t2i", bench_of(Oracle(), scenes), "painted").rows["hex_by_pixels"].value
+
+    def redder(color: str) -> str:
+        return f"#{min(int(color[1:3], 16) + 24, 255):02x}{color[3:]}"
+
+    little, much = painted(redder), painted(lambda color: "#808080")
+    assert 1.0 < little < 8.0
+    assert much > 2 * little
+
+
+def _with_color(subject: Subject, color: str) -> Subject:
+    return replace(subject, color=color) if isinstance(subject, Thing) else subject
 
 
 def edit_scenes() -> dict[str, Scene]:

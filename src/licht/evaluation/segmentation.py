@@ -20,6 +20,11 @@ _HUE_DEG: Final = 17.0
 _LEAST_CHROMA: Final = 0.055
 """Gray, white and black have less; so do the plain floors but teal and lilac, which the hue tells apart from most."""
 _LEAST_SHARE: Final = 0.004
+_BESIDE_PX: Final = 6
+_APART: Final = 0.07
+_SHADOW: Final = 0.5
+"""Weight of lightness where a thing is told from the floor: shadows differ from it in nothing else."""
+_LEAST_OF_BOX: Final = 0.15
 TELLABLE: Final = ("red", "green", "yellow", "orange", "blue", "pink", "purple")
 """Colours whose hue neither a floor nor another of these comes near."""
 
@@ -93,6 +98,32 @@ def colors_in_order(picture_HWC: Tensor, colors: Sequence[str]) -> bool:
     places = [place_of(picture_HWC, color) for color in colors]
     known = [place for place in places if place is not None]
     return len(known) == len(colors) and known == sorted(known)
+
+
+def shown_color(picture_HWC: Tensor, box: tuple[float, float, float, float]) -> str:
+    """The middling colour `#rrggbb` of a thing as it is lit: the median of what differs from the floor around its box.
+
+    `box` is (left, top, right, bottom) in shares of width and height. A thing that differs in nothing has the box's median.
+    """
+    height, width = picture_HWC.shape[:2]
+    left, right = (min(max(round(each * width), 0), width) for each in (box[0], box[2]))
+    top, bottom = (min(max(round(each * height), 0), height) for each in (box[1], box[3]))
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    inside = torch.zeros(height, width, dtype=torch.bool)
+    inside[top:bottom, left:right] = True
+    beside = torch.zeros_like(inside)
+    beside[max(top - _BESIDE_PX, 0) : bottom + _BESIDE_PX, max(left - _BESIDE_PX, 0) : right + _BESIDE_PX] = True
+    beside &= ~inside
+    light, a, b = oklab(picture_HWC)
+    away = torch.zeros(height, width)
+    for weight, channel in ((_SHADOW, light), (1.0, a), (1.0, b)):
+        floor = channel[beside].median() if bool(beside.any()) else channel.median()
+        away += (weight * (channel - floor)).square()
+    mine = inside & (away.sqrt() > _APART)
+    if int(mine.sum()) < _LEAST_OF_BOX * int(inside.sum()):
+        mine = inside
+    red, green, blue = picture_HWC[mine].median(dim=0).values.tolist()
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def agreement(picture_HWC: Tensor, instance_HW: Tensor, index: int, color: str) -> float:

@@ -1,7 +1,7 @@
 """Text to image: objects, relations, layouts, negations, colours by number; and the same at several step counts."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from torch import Tensor
@@ -133,18 +133,44 @@ def _by_color(bench: Bench, asked: Sequence[Prompt], pictures: Sequence[Tensor])
 
 
 def _hex(bench: Bench) -> None:
-    """How far colours given by number are from what the judge sees, over the objects that it finds."""
+    """How far colours given by number are from what the judge sees, over the objects that it finds.
+
+    And, without anything learned but where they are, how far they look from those of the true picture. Beside that stands
+    how far those look when the light comes from the other side: a picture can hardly be nearer.
+    """
     asked = prompts("hex", bench.count(USUAL))
+    scenes = [prompt.scene for prompt in asked]
     pictures = [bench.draw(prompt.told.text, SEED + at) for at, prompt in enumerate(asked)]
-    true = list(render([prompt.scene for prompt in asked], 128, 128))
+    true, otherwise = list(render(scenes, 128, 128)), list(render([_lit_otherwise(each) for each in scenes], 128, 128))
     rows = bench.notebook.rows
     for suffix, shown in (("", pictures), ("_ceiling", true)):
-        each = [_distances(seen, prompt.scene) for seen, prompt in zip(bench.look(shown), asked, strict=True)]
+        looks = bench.look(shown)
+        each = [_distances(seen, scene) for seen, scene in zip(looks, scenes, strict=True)]
         rows[f"hex_ciede2000{suffix}"] = mean([one for some in each for one in some if one is not None])
         rows[f"hex_found{suffix}"] = share([one is not None for some in each for one in some])
         if shown is pictures:
             close = [all(one is not None and one <= HEX_CLOSE for one in some) for some in each]
             bench.keep("hex", pictures, [prompt.told.text for prompt in asked], close)
+            by_pixels = zip(pictures, looks, true, scenes, strict=True)
+            rows["hex_by_pixels"] = mean([one for some in by_pixels for one in _pixel_distances(*some)])
+    right = [truth(scene) for scene in scenes]
+    lit = zip(otherwise, right, true, scenes, strict=True)
+    rows["hex_by_pixels_ceiling"] = mean([one for some in lit for one in _pixel_distances(*some)])
+
+
+def _lit_otherwise(scene: Scene) -> Scene:
+    return replace(scene, light=replace(scene.light, side="left" if scene.light.side == "right" else "right"))
+
+
+def _pixel_distances(picture: Tensor, seen: Seen, true: Tensor, scene: Scene) -> list[float]:
+    """CIEDE2000 of each plain thing that is seen from what it looks like in the true picture."""
+    right = truth(scene)
+    things = zip(scene.subjects, scoring.assign(seen, right), right.objects, strict=True)
+    return [
+        ciede2000(segmentation.shown_color(picture, one.box), segmentation.shown_color(true, asked.box))
+        for subject, one, asked in things
+        if one is not None and isinstance(subject, Thing) and subject.pattern == "plain"
+    ]
 
 
 def _distances(seen: Seen, scene: Scene) -> list[float | None]:
