@@ -62,6 +62,9 @@ def test_a_perfect_model_has_perfect_figures() -> None:
             else:
                 assert row.value == (0.0 if name.startswith("hex_c") else 1.0), name
     assert report.rows["hex_by_pixels"].value == 0.0
+    for name in ("one_object_kind", "one_object_material", "two_objects_color", "two_objects_size"):
+        assert report.rows[name].value == 1.0
+    assert report.rows["two_objects_kind"].n == 2 * report.rows["one_object_kind"].n == 2 * N
     assert report.rows["hex_ciede2000"].value == 0.0
     assert report.rows["unseen_pairs_gap"].value == 0.0
 
@@ -73,6 +76,7 @@ def test_a_model_that_draws_something_else_fails_every_row() -> None:
         assert report.rows[name].value == 0.0, name
     assert math.isnan(report.rows["hex_ciede2000"].value)
     assert math.isnan(report.rows["hex_by_pixels"].value)
+    assert report.rows["one_object_kind"].value == report.rows["two_objects_material"].value == 0.0
     assert report.as_json()["rows"]["hex_ciede2000"] == {"value": None, "low": None, "high": None, "n": 0}
 
 

@@ -101,11 +101,16 @@ def named_right(seen: Seen, scene: Scene, stated: Collection[str]) -> bool:
 
 def attributes_right(seen: Seen, scene: Scene, stated: Collection[str]) -> list[bool]:
     """Of each attribute that was stated of a subject, whether it is seen in the object that is most like that."""
-    right, found = truth(scene), list[bool]()
+    return [right for _, right in named_attributes_right(seen, scene, stated)]
+
+
+def named_attributes_right(seen: Seen, scene: Scene, stated: Collection[str]) -> list[tuple[str, bool]]:
+    """The same with the category of each; of a subject that is not seen all are wrong."""
+    right, found = truth(scene), list[tuple[str, bool]]()
     for index, (one, asked) in enumerate(zip(assign(seen, right), right.objects, strict=True)):
         names = [name for name in told_attributes(index, stated) if name in asked.attributes]
         wrong = names if one is None else wrong_attributes(one, asked.attributes, names)
-        found += [name not in wrong for name in names]
+        found += [(name, name not in wrong) for name in names]
     return found
 
 

@@ -66,9 +66,10 @@ def t2i(bench: Bench) -> None:
     """All rows of text to image."""
     rows = bench.notebook.rows
     one = _row(bench, "one_object", prompts("one", bench.count(BOLD)), _objects)
-    two = prompts("two", bench.count(BOLD))
-    pictures = _row(bench, "two_objects", two, _objects).pictures
-    _by_color(bench, two, pictures)
+    two = _row(bench, "two_objects", prompts("two", bench.count(BOLD)), _objects)
+    for name, drawn in (("one_object", one), ("two_objects", two)):
+        _by_attribute(bench, name, drawn)
+    _by_color(bench, two.prompts, two.pictures)
     related = prompts("relation", bench.count(USUAL))
     _row(bench, "relation", related, lambda s, p: scoring.relation_right(s, p.scene, p.told.stated))
     layouts = prompts("layout", bench.count(USUAL), "layout")
@@ -114,6 +115,15 @@ def _row(bench: Bench, name: str, asked: Sequence[Prompt], right: Check, drawer:
             found = [one.picture[category] == truth(prompt.scene).picture[category] for one, prompt in named]
             bench.notebook.rows[f"{name}_{what}"] = share(found)
     return _Drawn(asked, pictures, seen, hits)
+
+
+def _by_attribute(bench: Bench, name: str, drawn: _Drawn) -> None:
+    """Of the attributes that were stated of things, the share of each that is right."""
+    found: dict[str, list[bool]] = {}
+    for seen, prompt in zip(drawn.seen, drawn.prompts, strict=True):
+        for category, right in scoring.named_attributes_right(seen, prompt.scene, prompt.told.stated):
+            found.setdefault(category, []).append(right)
+    bench.notebook.rows.update({f"{name}_{category}": share(hits) for category, hits in sorted(found.items())})
 
 
 def _true_hits(bench: Bench, asked: Sequence[Prompt], right: Check) -> list[bool]:
