@@ -239,3 +239,33 @@ def test_recipe_to_runs(tmp_path: Path) -> None:
     made = open_networks(tmp_path / "polish", TINY).transformer.state_dict()
     assert any(not torch.equal(value, begun[f"transformer.{name}"]) for name, value in made.items())
     assert told_loss(torch.zeros(1, 1, POSITION_LOGITS + TOKEN_LOGITS), torch.full((1, 1, 35), 255).byte()) == 0
+
+
+@pytest.mark.parametrize("recipe", [nano_critic(), nano_polish()], ids=lambda recipe: recipe.name)
+def test_pictures_of_ones_own_show_nothing_that_is_known(recipe: Recipe, tmp_path: Path) -> None:
+    known: dict[str, Path] = {}
+    own = Stream("own", Source.FOLDER, (), 0, 1.0, folder=str(tmp_path))
+    with pytest.raises(InvalidSettings, match="nothing is known of what stands where in own; leave that stream out"):
+        assemble(small(recipe, own), tmp_path, tmp_path, torch.device("cpu"), known, lambda *_: None, lambda *_: None)
+
+
+def test_a_critic_that_is_not_there_is_missed_before_anything_is_prepared(tmp_path: Path) -> None:
+    known: dict[str, Path] = {}
+    missing = replace(small(nano_polish()), start_from="nano", polish=PolishConfig(critic_from=str(tmp_path / "gone")))
+    for recipe, told in (
+        (missing, "gone"),
+        (replace(missing, polish=PolishConfig()), r"needs polish\.critic_from"),
+        (replace(missing, start_from=None), "needs start_from"),
+    ):
+        with pytest.raises(InvalidSettings, match=told):
+            assemble(
+                recipe,
+                tmp_path / "run",
+                tmp_path / "data",
+                torch.device("cpu"),
+                known,
+                lambda *_: None,
+                lambda *_: None,
+            )
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "data").exists()

@@ -27,6 +27,7 @@ from licht.training.preview import Preview, Sampling
 from licht.training.rendered import RenderedRows, latents_of, mixed_captions, mixed_pictures
 from licht.training.self_flow_task import SelfFlowTask
 from licht.training.semantic import POSITION_PX, mixed_labels
+from licht.training.state import newest_checkpoint
 from licht.training.store import StreamStore
 from licht.training.tokenizer import CaptionEncoder, save_tokenizer, train_tokenizer
 from licht.training.trained import (
@@ -75,6 +76,8 @@ def assemble(
     """
     check(recipe)
     _check_grounding(recipe)
+    if recipe.task is Task.POLISH:
+        _named_for_polishing(recipe, known)
     if recipe.task is Task.AUTOENCODER:
         shown = {"shows": "every sort of picture", "seed": recipe.data.seed}
         store = PictureStore(data / "pictures.bin", recipe.data.pictures, (128, 128), shown)
@@ -131,13 +134,15 @@ def _start_autoencoder(recipe: Recipe, known: Mapping[str, Path]) -> Autoencoder
 
 def _check_grounding(recipe: Recipe) -> None:
     """Refuse what cannot be grounded before anything is prepared."""
-    if recipe.task is not Task.FLOW or not recipe.flow.grounded:
-        return
-    if recipe.flow.self_flow:
+    grounded = recipe.task is Task.FLOW and recipe.flow.grounded > 0
+    if grounded and recipe.flow.self_flow:
         raise InvalidSettings("flow.self_flow and flow.grounded both speak of layers in the middle; set one of them")
+    if not grounded and recipe.task not in {Task.CRITIC, Task.POLISH}:
+        return
+    advice = "set flow.grounded to 0" if grounded else "leave that stream out"
     for stream in recipe.data.streams:
         if stream.source is Source.FOLDER:
-            raise InvalidSettings(f"nothing is known of what stands where in {stream.name}; set flow.grounded to 0")
+            raise InvalidSettings(f"nothing is known of what stands where in {stream.name}; {advice}")
 
 
 def _flow(
@@ -177,13 +182,24 @@ def _polishing(
     truths: Mapping[str, TruthStore],
     known: Mapping[str, Path],
 ) -> PolishTask:
-    for field, value in (("start_from", recipe.start_from), ("polish.critic_from", recipe.polish.critic_from)):
-        if value is None:
-            raise InvalidSettings(f"recipe {recipe.name} needs {field}; name a run", field=field)
+    start, critic = _named_for_polishing(recipe, known)
     task = PolishTask(recipe, stores, *rest, truths)
-    fill(task.networks, open_networks(named_folder(str(recipe.start_from), known), recipe.networks))
-    fill_critic(task.critic, Path(str(recipe.polish.critic_from)).expanduser())
+    fill(task.networks, open_networks(start, recipe.networks))
+    fill_critic(task.critic, critic)
     return task
+
+
+def _named_for_polishing(recipe: Recipe, known: Mapping[str, Path]) -> tuple[Path, Path]:
+    """The model that is polished, and its critic's run. Raises `InvalidSettings` where either is missing."""
+    if recipe.start_from is None:
+        raise InvalidSettings(f"recipe {recipe.name} needs start_from: a step-distilled model", field="start_from")
+    if recipe.polish.critic_from is None:
+        raise InvalidSettings(
+            f"recipe {recipe.name} needs polish.critic_from: the run of nano_critic", field="polish.critic_from"
+        )
+    critic = named_folder(recipe.polish.critic_from, known)
+    newest_checkpoint(critic)
+    return named_folder(recipe.start_from, known), critic
 
 
 def _distillation(
