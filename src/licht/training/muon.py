@@ -1,7 +1,7 @@
 """Muon (Jordan et al., 2024) for matrices and for the kernels of convolutions, shared among processes.
 
-torch's own Muon takes no kernels, and every process repeats all of it: with two processes on two cores, a quarter of a
-step of the flow model. Where weights are spread (FSDP2), torch's own is used (`optim.py`).
+torch's own Muon takes no kernels, every process repeats all of it (with two processes on two cores, a quarter of a step
+of the flow model), and it knows bfloat16 only.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,25 +12,30 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from licht.model.precision import multiplies_bfloat16
+from licht.training.shard import is_spread
 
 _COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
 _ITERATIONS: Final = 5
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """About the nearest matrix whose singular values are all one, by Newton-Schulz iterations; bfloat16.
+    """About the nearest matrix whose singular values are all one, by Newton-Schulz iterations.
 
-    Where the device multiplies float32 faster, the iterations are in that, and their end is rounded.
+    It is in bfloat16, or in float32 where the device multiplies that faster.
     """
     a, b, c = _COEFFICIENTS
-    x = matrix.to(torch.bfloat16 if multiplies_bfloat16(matrix.device) else torch.float32)
+    x = matrix.to(_number_format(matrix.device))
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     x = x / (x.norm() + 1e-7)
     for _ in range(_ITERATIONS):
         product = x @ x.T
         x = torch.addmm(x, torch.addmm(product, product, product, beta=b, alpha=c), x, beta=a)
-    return (x.T if tall else x).bfloat16()
+    return x.T if tall else x
+
+
+def _number_format(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
 
 
 class SharedMuon(torch.optim.Optimizer):
@@ -67,13 +72,14 @@ class SharedMuon(torch.optim.Optimizer):
 
 
 def _orthogonalised_by_all(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """All of them, in order; each process does its share of the work."""
+    """All of them, in order; each process does its share of the work, or of every matrix that is spread over them."""
     count = dist.get_world_size() if dist.is_initialized() else 1
-    if count == 1 or not matrices:
+    if count == 1 or not matrices or is_spread(matrices[0]):
         return [orthogonalised(matrix) for matrix in matrices]
     owners, me = shares([tuple(matrix.shape) for matrix in matrices], count), dist.get_rank()
+    device = matrices[0].device
     sizes = [sum(m.numel() for m, owner in zip(matrices, owners, strict=True) if owner == n) for n in range(count)]
-    own = torch.zeros(max(sizes), dtype=torch.bfloat16, device=matrices[0].device)
+    own = torch.zeros(max(sizes), dtype=_number_format(device), device=device)
     mine = [orthogonalised(m).flatten() for m, owner in zip(matrices, owners, strict=True) if owner == me]
     if mine:
         torch.cat(mine, out=own[: sizes[me]])

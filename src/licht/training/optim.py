@@ -47,13 +47,7 @@ def build_optimizers(
             )
     if matrices:
         # updates are scaled to the size that AdamW's would have, so one rate suits matrices of every shape
-        optimizers.append(
-            torch.optim.Muon(
-                matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
-            if config.shard
-            else SharedMuon(matrices, config.muon_lr, weight_decay=config.weight_decay)
-        )
+        optimizers.append(SharedMuon(matrices, config.muon_lr, weight_decay=config.weight_decay))
     if kernels:
         optimizers.append(SharedMuon(kernels, config.muon_lr))
     return optimizers
@@ -70,7 +64,7 @@ def set_rates(optimizers: list[torch.optim.Optimizer], step: int, config: OptimC
     """Set the learning rates for `step`; returns the factor."""
     factor = rate_factor(step, config)
     for optimizer in optimizers:
-        base = config.muon_lr if isinstance(optimizer, torch.optim.Muon | SharedMuon) else config.adamw_lr
+        base = config.muon_lr if isinstance(optimizer, SharedMuon) else config.adamw_lr
         for group in optimizer.param_groups:
             group["lr"] = base * factor * group.get("scale", 1.0)
     return factor

@@ -49,13 +49,14 @@ def _shard_one(module: nn.Module, mesh: "DeviceMesh") -> None:
             register_fsdp_forward_method(module, name)
 
 
-def _is_spread(tensor: Tensor) -> "TypeIs[DTensor]":
+def is_spread(tensor: Tensor) -> "TypeIs[DTensor]":
+    """Whether this process holds a part of the tensor only."""
     return hasattr(tensor, "full_tensor")
 
 
 def whole(tensor: Tensor) -> Tensor:
     """The tensor from the parts of all processes, who must all ask; a tensor that is not spread is its own whole."""
-    if not _is_spread(tensor):
+    if not is_spread(tensor):
         return tensor
     found: Tensor = tensor.full_tensor()
     return found
@@ -63,7 +64,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole `tensor`, the same in every process, spread as `like` is; scalars beside it stay whole."""
-    if not _is_spread(like) or tensor.shape != like.shape:
+    if not is_spread(like) or tensor.shape != like.shape:
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
