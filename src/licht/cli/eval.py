@@ -92,8 +92,7 @@ def _opened(model: str, device: str) -> Iterator["Model"]:
     from licht import load
     from licht.checkpoint.assets import built_in
     from licht.core.errors import InvalidRequest
-    from licht.training.config import Task
-    from licht.training.export import Release, export_run
+    from licht.training.export import KINDS, Release, export_run
     from licht.training.state import checkpoints, read_recipe
 
     run = Path(model).expanduser()
@@ -102,7 +101,7 @@ def _opened(model: str, device: str) -> Iterator["Model"]:
         yield load(model, device=device, policy="off")
         return
     task = read_recipe(found[-1]).task
-    if task not in {Task.FLOW, Task.GUIDANCE, Task.STEPS, Task.POLISH}:
+    if task not in KINDS:
         raise InvalidRequest(
             f"{run} has trained {task}, which draws nothing by itself; name a model's run", field="model"
         )

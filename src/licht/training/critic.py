@@ -6,7 +6,6 @@ It serves training only; what is released is measured by the judge, which looks 
 Shapes: B batch, L latent tokens, K entries told of a token, C channels, H and W latent positions.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,13 +16,10 @@ from torch import Tensor, nn
 
 from licht.model.autoencoder import unpatchify
 from licht.sampling.noise import tokens_to_grid
-from licht.training.config import Recipe
-from licht.training.flow import FlowTask, Grid, Sampler
-from licht.training.grounded import POSITION_LOGITS, TOKEN_LOGITS, told_loss
+from licht.training.flow import Grid
+from licht.training.grounded import POSITION_LOGITS, TOKEN_LOGITS, KnownTask, told_loss
 from licht.training.loop import Rank
-from licht.training.store import StreamStore
-from licht.training.tokenizer import CaptionEncoder
-from licht.training.truth import POSITIONS, TruthStore
+from licht.training.truth import POSITIONS
 
 _FINE, _MIDDLE, _COARSE, _GROUPS = 64, 128, 192, 8
 NOISE: Final = 0.3
@@ -139,31 +135,21 @@ class Telling(nn.Module):
         return {"told": told_loss(told, batch.truth_BLK)}
 
 
-class CriticTask(FlowTask):
+class CriticTask(KnownTask):
     """True latents of the streams, by their weights."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        stores: Sequence[StreamStore],
-        encoder: CaptionEncoder,
-        device: torch.device,
-        sampler: Sampler,
-        truths: Mapping[str, TruthStore],
-    ) -> None:
-        """Build and initialise the critic from the recipe's seed."""
-        super().__init__(recipe, stores, encoder, device, sampler)
-        self.truths = truths
-        self.module = Telling(Critic(4 * recipe.networks.z_channels)).to(device)
+    def learner(self) -> nn.Module:
+        """A critic from the recipe's seed."""
+        return Telling(Critic(4 * self.recipe.networks.z_channels))
 
     def batch(self, step: int, rank: Rank) -> CriticBatch:
         """Rows of one stream with what they show."""
         pick = self.pick(step)
         rows = self.batch_of(pick, rank)
-        truth = self.truths[pick.store.stream.name].rows(pick.captions[rank.index :: rank.count])
+        truth = self.truth_of(pick, rank)
         # of a row its noise for the flow serves as well; its time says how much of it
         noise = NOISE * rows.t_B.view(-1, 1, 1) * rows.noise_BLC
-        return CriticBatch(rows.x0_BLC, truth.to(self.device), noise, rows.grid)
+        return CriticBatch(rows.x0_BLC, truth, noise, rows.grid)
 
     def sample(self, path: Path, step: int) -> dict[str, float]:
         """A critic draws nothing."""

@@ -39,12 +39,13 @@ SHARD_BYTES = 15 * 2**20
 _WEIGHTS = "diffusion_pytorch_model"
 _DIFFUSERS, _TRANSFORMERS = "0.38.0", "5.0.0"
 """Releases that know the classes which the configurations name."""
-_KINDS: Mapping[Task, Kind] = {
+KINDS: Mapping[Task, Kind] = {
     Task.FLOW: Kind.BASE,
     Task.GUIDANCE: Kind.DEV,
     Task.STEPS: Kind.KV,
     Task.POLISH: Kind.KV,
 }
+"""Tasks that train models which draw, and what these are."""
 QUANTS = tuple(form for form in FORMATS if not form.startswith("gguf"))
 _SHARED = ("vae", "text_encoder", "tokenizer")
 
@@ -68,7 +69,7 @@ class Release:
 
 def refuse_release(task: Task, release: Release) -> None:
     """Raises `InvalidSettings` for wishes that only whole models can fulfil, if the task makes none."""
-    if task not in _KINDS and release != Release():
+    if task not in KINDS and release != Release():
         asked = [field.name for field in fields(Release) if getattr(release, field.name) != field.default]
         raise InvalidSettings(
             f"{', '.join(asked)}: only for a flow model, and the run trains {task.value}; leave it out", field=asked[0]
@@ -122,7 +123,7 @@ def write_autoencoder(autoencoder: Autoencoder, folder: Path) -> None:
 def _write_model(run: Path, recipe: Recipe, folder: Path, known: Mapping[str, Path], release: Release) -> None:
     checkpoint = newest_checkpoint(run)
     tensors = read_tensors(checkpoint / "state.safetensors", "ema/")
-    kind, networks = _KINDS[recipe.task], recipe.networks
+    kind, networks = KINDS[recipe.task], recipe.networks
     transformer = Flux2Transformer(transformer_config(networks, guidance_embed=kind is Kind.DEV))
     _fill(transformer, tensors, "transformer.")
     metadata = {"licht.kind": kind.value}

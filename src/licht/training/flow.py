@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from licht.model.positions import image_ids, reference_ids, text_ids
 from licht.model.text import TextTower
-from licht.model.transformer import Flux2Transformer, Watch
+from licht.model.transformer import Flux2Transformer, ReferenceCache, Watch
 from licht.training.build import initialise_tower, initialise_transformer, text_config, transformer_config
 from licht.training.config import Networks, Recipe
 from licht.training.loop import Rank
@@ -69,13 +69,12 @@ class FlowNetworks(nn.Module):
         t_B: Tensor,
         guidance_B: Tensor | None = None,
         watch: Watch = None,
+        cache: ReferenceCache | None = None,
     ) -> Tensor:
-        """The same with the text already encoded, (B, T, D)."""
+        """The same with the text already encoded, (B, T, D), and perhaps the references (`cached`)."""
         device = x_BLC.device
-        cache = None
-        if batch.references_BRC is not None:
-            positions = reference_ids(batch.reference_grids).to(device)
-            cache = self.transformer.reference_cache(batch.references_BRC, positions, guidance_B)
+        if cache is None:
+            cache = self.cached(batch, guidance_B)
         velocity: Tensor = self.transformer(
             x_BLC,
             image_ids(batch.grid).to(device),
@@ -87,6 +86,13 @@ class FlowNetworks(nn.Module):
             watch=watch,
         )
         return velocity
+
+    def cached(self, batch: FlowBatch, guidance_B: Tensor | None = None) -> ReferenceCache | None:
+        """Keys and values of the batch's references, which serve at every time; None where it has none."""
+        if batch.references_BRC is None:
+            return None
+        positions = reference_ids(batch.reference_grids).to(batch.references_BRC.device)
+        return self.transformer.reference_cache(batch.references_BRC, positions, guidance_B)
 
 
 Sampler = Callable[[FlowNetworks, Path, int], dict[str, float]]

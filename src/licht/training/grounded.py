@@ -7,6 +7,7 @@ of a noisy one a linear map tells it, at a part of the depth. The map is left be
 Shapes: B batch, L latent tokens, K entries of a token, D width.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from licht.training.config import Recipe
-from licht.training.flow import FlowBatch, FlowNetworks, FlowTask, Sampler
+from licht.training.flow import FlowBatch, FlowNetworks, FlowTask, Pick, Sampler
 from licht.training.loop import Rank
 from licht.training.objectives import interpolate, velocity_loss
 from licht.training.self_flow import Layer
@@ -95,8 +96,8 @@ def told_loss(told_BLK: Tensor, truth_BLK: Tensor) -> Tensor:
     return classes
 
 
-class GroundedTask(FlowTask):
-    """Batches of the joint objective with what their pictures show."""
+class KnownTask(FlowTask, ABC):
+    """Batches of the joint objective, and what their pictures show."""
 
     def __init__(
         self,
@@ -107,14 +108,30 @@ class GroundedTask(FlowTask):
         sampler: Sampler,
         truths: Mapping[str, TruthStore],
     ) -> None:
-        """Build and initialise the networks from the recipe's seed. `truths` are by the names of streams."""
+        """Build and initialise everything from the recipe's seed. `truths` are by the names of streams."""
         super().__init__(recipe, stores, encoder, device, sampler)
         self.truths = truths
-        self.module = Grounded(self.networks, recipe.flow.grounded).to(device)
+        self.module = self.learner().to(device)
+
+    @abstractmethod
+    def learner(self) -> nn.Module:
+        """What learns: a module whose forward is the loss; `networks` are built already."""
+
+    def truth_of(self, pick: Pick, rank: Rank) -> Tensor:
+        """What this rank's rows of what was picked show, uint8 (B, L, K)."""
+        mine = pick.captions[rank.index :: rank.count]
+        return self.truths[pick.store.stream.name].rows(mine).to(self.device)
+
+
+class GroundedTask(KnownTask):
+    """The networks with a map that tells what their pictures show."""
+
+    def learner(self) -> nn.Module:
+        """The networks and the map."""
+        return Grounded(self.networks, self.recipe.flow.grounded)
 
     def batch(self, step: int, rank: Rank) -> GroundedBatch:
         """The rows of a flow batch with what they show."""
         pick = self.pick(step)
-        mine = pick.captions[rank.index :: rank.count]
-        truth = self.truths[pick.store.stream.name].rows(mine).to(self.device)
+        truth = self.truth_of(pick, rank)
         return GroundedBatch(self.batch_of(pick, rank), truth)

@@ -8,7 +8,6 @@ true picture, what it showed is known, and the critic must be able to tell it of
 Shapes: B batch, L latent tokens, T text tokens, C channels, K entries told of a token, H and W latent positions.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,18 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from licht.model.positions import image_ids, reference_ids, text_ids
-from licht.model.transformer import ReferenceCache
 from licht.training.config import Recipe
 from licht.training.critic import NOISE, Critic, Sight, unlike
 from licht.training.distil import step_times
-from licht.training.flow import FlowBatch, FlowNetworks, FlowTask, Grid, Sampler
-from licht.training.grounded import told_loss
+from licht.training.flow import FlowBatch, FlowNetworks, Grid
+from licht.training.grounded import KnownTask, told_loss
 from licht.training.loop import Rank
 from licht.training.objectives import interpolate
-from licht.training.store import StreamStore
-from licht.training.tokenizer import CaptionEncoder
-from licht.training.truth import TruthStore
 
 _TRUSTED_AFTER: Final = 100
 _NUDGE: Final = 0.1
@@ -56,6 +50,7 @@ class Polish(nn.Module):
         """Share the parameters of `networks`; the tower stays as it is."""
         super().__init__()
         self.transformer, self.tower, self.critic = networks.transformer, networks.tower, critic
+        self._networks = [networks]  # in a list, so that its parameters are not registered twice
         self.tower.requires_grad_(False)
         self.polish, self.steps = recipe.polish, recipe.distil.steps
 
@@ -86,32 +81,14 @@ class Polish(nn.Module):
         x_BLC = rows.noise_BLC
         if batch.start:
             x_BLC, _ = interpolate(rows.x0_BLC, rows.noise_BLC, torch.full_like(rows.t_B, times[batch.start]))
-        cache = self._cache(rows)
+        networks = self._networks[0]
+        cache = networks.cached(rows)
         for step in range(batch.start, self.steps):
             with torch.set_grad_enabled(step >= self.steps - self.polish.tail):
-                velocity = self._velocity(rows, text, x_BLC, times[step], cache)
+                t_B = torch.full_like(rows.t_B, times[step])
+                velocity = networks.velocity_after(rows, text, x_BLC, t_B, cache=cache).float()
                 x_BLC = x_BLC + (times[step + 1] - times[step]) * velocity
         return x_BLC
-
-    def _cache(self, rows: FlowBatch) -> ReferenceCache | None:
-        if rows.references_BRC is None:
-            return None
-        positions = reference_ids(rows.reference_grids).to(rows.x0_BLC.device)
-        return self.transformer.reference_cache(rows.references_BRC, positions)
-
-    def _velocity(
-        self, rows: FlowBatch, text_BTD: Tensor, x_BLC: Tensor, time: float, cache: ReferenceCache | None
-    ) -> Tensor:
-        device = x_BLC.device
-        velocity: Tensor = self.transformer(
-            x_BLC,
-            image_ids(rows.grid).to(device),
-            text_BTD,
-            text_ids(text_BTD.shape[1]).to(device),
-            torch.full_like(rows.t_B, time),
-            cache=cache,
-        )
-        return velocity.float()
 
     def _critic_terms(self, batch: PolishBatch, seen: Sight) -> dict[str, Tensor]:
         """What the critic lacks that has `seen` true latents and, after them, as many that were made."""
@@ -137,29 +114,19 @@ def _first_half(seen: Sight) -> Sight:
     return Sight(halves[0], halves[1], tuple(halves[2:]))
 
 
-class PolishTask(FlowTask):
-    """A flow task whose batches go to a model and its critic."""
+class PolishTask(KnownTask):
+    """A flow task whose batches go to a model and its critic; both are to be filled by whoever assembles the task."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        stores: Sequence[StreamStore],
-        encoder: CaptionEncoder,
-        device: torch.device,
-        sampler: Sampler,
-        truths: Mapping[str, TruthStore],
-    ) -> None:
-        """Both are built from the recipe's seed, to be filled by whoever assembles the task."""
-        super().__init__(recipe, stores, encoder, device, sampler)
-        self.truths = truths
-        self.critic = Critic(4 * recipe.networks.z_channels)
-        self.module = Polish(recipe, self.networks, self.critic).to(device)
+    def learner(self) -> nn.Module:
+        """The model with a critic from the recipe's seed."""
+        self.critic = Critic(4 * self.recipe.networks.z_channels)
+        return Polish(self.recipe, self.networks, self.critic)
 
     def batch(self, step: int, rank: Rank) -> PolishBatch:
         """The rows of a flow batch with what they show, where the step starts and what disturbs the critic."""
         pick = self.pick(step)
         mine = slice(rank.index, None, rank.count)
-        truth = self.truths[pick.store.stream.name].rows(pick.captions[mine])
+        truth = self.truth_of(pick, rank)
         rows = self.batch_of(pick, rank)
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step + 700_000_001)
         # later starts are more frequent: they cost less, and settle what was wanting most
@@ -171,7 +138,7 @@ class PolishTask(FlowTask):
         nudge = _NUDGE * torch.randn(count, *shape, generator=generator)
         return PolishBatch(
             rows=rows,
-            truth_BLK=truth.to(self.device),
+            truth_BLK=truth,
             start=start,
             veil_BLC=veil[mine].to(self.device),
             nudge_BLC=nudge[mine].to(self.device),
