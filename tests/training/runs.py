@@ -10,7 +10,7 @@ from licht.model.autoencoder import Autoencoder
 from licht.recipes.nano import nano_autoencoder, nano_smoke
 from licht.training.autoencoder import AutoencoderModule
 from licht.training.build import autoencoder_config
-from licht.training.config import DataConfig, Networks, PolishConfig, Recipe, Source, Stream, Task
+from licht.training.config import CarryConfig, DataConfig, Networks, PolishConfig, Recipe, Source, Stream, Task
 from licht.training.ema import EMA
 from licht.training.flow import FlowNetworks
 from licht.training.state import save_state
@@ -59,14 +59,16 @@ def flow_run(
     start_from: str | None = None,
     teacher_from: str | None = None,
     critic_from: str | None = None,
+    carry: CarryConfig | None = None,
+    seed: int = 2,
 ) -> Recipe:
     recipe = replace(nano_smoke(), task=task, networks=networks, autoencoder_from=str(autoencoder))
     recipe = replace(recipe, start_from=start_from, teacher_from=teacher_from)
-    recipe = replace(recipe, polish=PolishConfig(critic_from=critic_from))
+    recipe = replace(recipe, polish=PolishConfig(critic_from=critic_from), carry=carry or CarryConfig())
     module = FlowNetworks(networks, guidance_embed=task is Task.GUIDANCE)
-    alive(module, 2)
+    alive(module, seed)
     ema = EMA(module, 0.9)
-    alive(module, 3)  # the averages are what is exported, and differ from the weights
+    alive(module, seed + 1)  # the averages are what is exported, and differ from the weights
     save_state(run, 7, module, ema, [], recipe, seconds=600.0)
     save_tokenizer(train_tokenizer(CAPTIONS, networks.vocab_size), run / "tokenizer")
     return recipe

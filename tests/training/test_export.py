@@ -144,7 +144,7 @@ def test_the_card_tells_of_a_teacher(runs: Path, tmp_path: Path) -> None:
     flow_run(tmp_path / "student", runs / "vae", Task.STEPS, start_from=start, teacher_from=str(tmp_path / "teacher"))
     export_run(tmp_path / "student", tmp_path / "out", {}, EXACT)
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
-    told = "`nano_smoke`, 7 of 400 steps of 16 rows; 10 minutes more; started from the same run as the student"
+    told = "`nano_smoke`, 7 of 400 steps of 16 rows; 10 minutes more; started from the same run"
     assert f"| teacher | {told} |" in card
 
 

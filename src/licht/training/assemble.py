@@ -13,6 +13,7 @@ from licht.core.errors import InvalidSettings, OutputFailed
 from licht.model.autoencoder import Autoencoder
 from licht.training.autoencoder import AutoencoderTask
 from licht.training.build import autoencoder_config
+from licht.training.carry import check_carried, open_start
 from licht.training.checks import check
 from licht.training.config import Recipe, Source, Stream, Task
 from licht.training.critic import CriticTask
@@ -76,6 +77,7 @@ def assemble(
     """
     check(recipe)
     _check_grounding(recipe)
+    check_carried(recipe, known)
     if recipe.task is Task.POLISH:
         _named_for_polishing(recipe, known)
     if recipe.task is Task.AUTOENCODER:
@@ -110,7 +112,7 @@ def assemble(
         truths = _truths(streams, data, rendered, on_progress) if recipe.flow.grounded else {}
         flow = _flow(recipe, stores, (encoder, device, preview), truths)
         if recipe.start_from is not None:
-            fill(flow.networks, open_networks(named_folder(recipe.start_from, known), recipe.networks))
+            fill(flow.networks, open_start(recipe, known))
         return flow
     if recipe.task is Task.CRITIC:
         truths = _truths(streams, data, rendered, on_progress)
@@ -182,15 +184,15 @@ def _polishing(
     truths: Mapping[str, TruthStore],
     known: Mapping[str, Path],
 ) -> PolishTask:
-    start, critic = _named_for_polishing(recipe, known)
+    critic = _named_for_polishing(recipe, known)
     task = PolishTask(recipe, stores, *rest, truths)
-    fill(task.networks, open_networks(start, recipe.networks))
+    fill(task.networks, open_start(recipe, known))
     fill_critic(task.critic, critic)
     return task
 
 
-def _named_for_polishing(recipe: Recipe, known: Mapping[str, Path]) -> tuple[Path, Path]:
-    """The model that is polished, and its critic's run. Raises `InvalidSettings` where either is missing."""
+def _named_for_polishing(recipe: Recipe, known: Mapping[str, Path]) -> Path:
+    """The critic's run. Raises `InvalidSettings` where that or the model that is to be polished is missing."""
     if recipe.start_from is None:
         raise InvalidSettings(f"recipe {recipe.name} needs start_from: a step-distilled model", field="start_from")
     if recipe.polish.critic_from is None:
@@ -199,7 +201,7 @@ def _named_for_polishing(recipe: Recipe, known: Mapping[str, Path]) -> tuple[Pat
         )
     critic = named_folder(recipe.polish.critic_from, known)
     newest_checkpoint(critic)
-    return named_folder(recipe.start_from, known), critic
+    return critic
 
 
 def _distillation(
@@ -212,7 +214,7 @@ def _distillation(
 ) -> DistilTask:
     if recipe.start_from is None:
         raise InvalidSettings(f"recipe {recipe.name} needs start_from: the run or the folder of an undistilled model")
-    start = open_networks(named_folder(recipe.start_from, known), recipe.networks)
+    start = open_start(recipe, known)
     teacher = start
     if recipe.teacher_from is not None:
         teacher = open_networks(named_folder(recipe.teacher_from, known), recipe.networks)

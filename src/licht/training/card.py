@@ -104,7 +104,8 @@ def _steps(leg: Leg) -> str:
 
 def _others(account: Account) -> dict[str, str]:
     """Rows about what else was trained for the model."""
-    found = _teacher(account.teacher, account.networks)
+    own = account.networks
+    found = _beside("teacher", account.teacher, own) | _beside("carried over", account.carried, own)
     if account.critic is not None:
         found["critic"] = f"{_legs(account.critic)}; {_minutes(account.critic)} more"
     if account.autoencoder is not None:
@@ -112,18 +113,18 @@ def _others(account: Account) -> dict[str, str]:
     return found
 
 
-def _teacher(teacher: History | None, student: History) -> dict[str, str]:
-    """The row about what was trained for the teacher alone; none if it is what the student started from."""
-    if teacher is None:
+def _beside(name: str, other: History | None, own: History) -> dict[str, str]:
+    """The row about what was trained for another model alone; none if that is a part of the model's own training."""
+    if other is None:
         return {}
-    shared = any(leg in student.legs for leg in teacher.legs)
-    legs = tuple(leg for leg in teacher.legs if leg not in student.legs)
+    shared = any(leg in own.legs for leg in other.legs)
+    legs = tuple(leg for leg in other.legs if leg not in own.legs)
     if not legs:
         return {}
-    # what both started from is told of the student
-    own = History(legs, None if shared else teacher.origin)
-    told = f"{_legs(own)}; {_minutes(own)} more"
-    return {"teacher": told + ("; started from the same run as the student" if shared else "")}
+    # what both started from is told of the model itself
+    alone = History(legs, None if shared else other.origin)
+    told = f"{_legs(alone)}; {_minutes(alone)} more"
+    return {name: told + ("; started from the same run" if shared else "")}
 
 
 def _minutes(trained: History) -> str:

@@ -47,6 +47,8 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
 )
 _POSITIVE: Final = ("optim.clip", "flow.shift")
 _STREAMED: Final = (Task.FLOW, Task.GUIDANCE, Task.STEPS, Task.CRITIC, Task.POLISH)
+_CARRYING: Final = (Task.FLOW, Task.GUIDANCE, Task.STEPS, Task.POLISH)
+"""Tasks whose networks may take over what others have learned."""
 _HELD_OUT: Final[Mapping[Task, int]] = MappingProxyType({Task.AUTOENCODER: 256, Task.JUDGE: 512})
 """Pictures that these tasks keep for measuring."""
 REFERENCES: Final[Mapping[str, tuple[int, int]]] = MappingProxyType(
@@ -77,12 +79,30 @@ def check(recipe: Recipe) -> Recipe:
         raise _wrong("start_from", None, "an autoencoder to go on from, because autoencoder.decoder_only is set")
     if recipe.judge.keep_finder and recipe.start_from is None:
         raise _wrong("start_from", None, "a judge to go on from, because judge.keep_finder is set")
+    _check_carry(recipe)
     if not recipe.name.strip():
         raise _wrong("name", recipe.name, "a name")
     _check_networks(recipe)
     _check_pictures(recipe)
     _check_streams(recipe)
     return recipe
+
+
+def _check_carry(recipe: Recipe) -> None:
+    """What is carried over needs both ends of the difference, a model that gets it, and a teacher of its own."""
+    ends = {"carry.learned_by": recipe.carry.learned_by, "carry.since": recipe.carry.since}
+    named = [path for path, name in ends.items() if name is not None]
+    if not named:
+        return
+    if recipe.task not in _CARRYING:
+        raise _wrong(named[0], ends[named[0]], f"null: the networks of {recipe.task} take nothing over")
+    wanted = {**ends, "start_from": recipe.start_from}
+    if recipe.task in {Task.GUIDANCE, Task.STEPS}:
+        # the start is distilled already, or it would not need what is carried over
+        wanted["teacher_from"] = recipe.teacher_from
+    for path, name in wanted.items():
+        if name is None:
+            raise _wrong(path, None, f"a run or a model folder, because {named[0]} is set")
 
 
 def _check_networks(recipe: Recipe) -> None:

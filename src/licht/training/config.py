@@ -211,6 +211,16 @@ class PolishConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CarryConfig:
+    """What other networks have learned, added to those of `start_from` before they learn themselves (`carry`)."""
+
+    learned_by: str | None = None
+    """Run folder or model folder of the networks that have learned ..."""
+    since: str | None = None
+    """... and of what they were before."""
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeConfig:
     """How a judge learns."""
 
@@ -255,6 +265,7 @@ class Recipe:
     flow: FlowLoss = field(default_factory=FlowLoss)
     distil: DistilConfig = field(default_factory=DistilConfig)
     polish: PolishConfig = field(default_factory=PolishConfig)
+    carry: CarryConfig = field(default_factory=CarryConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     autoencoder_from: str | None = None
     """Run folder or model folder with the trained autoencoder; without it, that of `start_from`."""

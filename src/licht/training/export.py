@@ -164,7 +164,10 @@ def _account(run: Path, recipe: Recipe, autoencoder: Path, known: Mapping[str, P
         teacher = _trained(named_folder(recipe.teacher_from, known), known)
     critic = recipe.polish.critic_from if recipe.task is Task.POLISH else None
     judged = None if critic is None else _trained(named_folder(critic, known), known)
-    return Account(history(run, known), encoded, teacher, judged)
+    carried = None if start is None else start.carried
+    if recipe.carry.learned_by is not None:
+        carried = _trained(named_folder(recipe.carry.learned_by, known), known)
+    return Account(history(run, known), encoded, teacher, judged, carried)
 
 
 def _trained(folder: Path, known: Mapping[str, Path]) -> History | None:

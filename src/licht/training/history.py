@@ -48,12 +48,16 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """All of a model's training: its networks', its autoencoder's, its teacher's and its critic's, where they are known."""
+    """All of a model's training, where it is known.
+
+    Of its networks, its autoencoder, its teacher, its critic, and those whose learning was carried over to it.
+    """
 
     networks: History
     autoencoder: History | None = None
     teacher: History | None = None
     critic: History | None = None
+    carried: History | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What `training.json` holds."""
