@@ -9,23 +9,19 @@ below the start, `--steps` in all from time 1. The last line printed is JSON:
 
 import argparse
 import json
-from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from licht.checkpoint.assets import built_in
 from licht.evaluation.judge import Judge
 from licht.evaluation.scoring import named_attributes_right, objects_right
-from licht.evaluation.suite_pictures import Prompt, prompts
+from licht.evaluation.suite_pictures import prompts
 from licht.recipes.nano import FAMILY
-from licht.sampling.guidance import classifier_free
 from licht.sampling.noise import tokens_to_grid
 from licht.sampling.schedule import sigmas
-from licht.sampling.solvers import euler
-from licht.training.flow import FlowBatch, FlowNetworks
 from licht.training.objectives import psnr
+from licht.training.preview import Latents, go_on
 from licht.training.rendered import latents_of
 from licht.training.tokenizer import CaptionEncoder
 from licht.training.trained import named_folder, open_autoencoder, open_networks
@@ -33,39 +29,6 @@ from licht.world.render import render
 
 GRID = (8, 8)
 STARTS = (0.15, 0.32, 0.5, 0.7, 0.85, 0.95, 1.0)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Prompts with their true latents and the ids of their captions, the empty one's behind them."""
-
-    asked: list[Prompt]
-    x0_BLC: Tensor
-    noise_BLC: Tensor
-    ids_BT: Tensor
-    attended_BT: Tensor
-
-
-def drawn(networks: FlowNetworks, bench: Bench, start: float, steps: int, guidance: float) -> Tensor:
-    """Latents at the end of the steps below `start`; undistilled networks are guided by two passes."""
-    count, twice = len(bench.asked), networks.transformer.guidance_in is None and guidance != 1.0
-    begun = (1 - start) * bench.x0_BLC + start * bench.noise_BLC
-    ids, attended = (each if twice else each[:count] for each in (bench.ids_BT, bench.attended_BT))
-    batch = FlowBatch(begun, begun, begun.new_zeros(len(ids)), GRID, ids, attended, None, ())
-    scale = None if networks.transformer.guidance_in is None else torch.full((len(ids),), guidance)
-    text = networks.tower(ids, attended)
-
-    def velocity(x: Tensor, t: float) -> Tensor:
-        times = torch.full((len(ids),), t)
-        found = networks.velocity_after(batch, text, x.repeat(2, 1, 1) if twice else x, times, scale).float()
-        if not twice:
-            return found
-        conditional, unconditional = found.chunk(2)
-        return classifier_free(unconditional, conditional, guidance)
-
-    schedule = [start, *(t for t in sigmas(GRID[0] * GRID[1], steps) if t < start)]
-    *_, final = euler(velocity, begun, schedule)
-    return final
 
 
 def main() -> None:
@@ -84,15 +47,16 @@ def main() -> None:
     ]
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
     encoder = CaptionEncoder(tokenizer, FAMILY.text_length)
-    texts = [*(prompt.told.text for prompt in asked), *[""] * len(asked)]
-    ids = torch.from_numpy(encoder(texts)[0].astype("int64"))
+    texts = [prompt.told.text for prompt in asked]
     true = render([prompt.scene for prompt in asked], 128, 128)
     x0 = latents_of(autoencoder, true).float()
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
-    bench, judge, rows = Bench(asked, x0, noise, ids, encoder.attended(ids)), Judge.load(), {}
+    guidance, judge, rows = None if args.guidance == 1 else args.guidance, Judge.load(), {}
     for start in (0.0, *STARTS):
+        begun = Latents((1 - start) * x0 + start * noise, GRID)
+        times = [start, *(t for t in sigmas(GRID[0] * GRID[1], args.steps) if t < start)]
         with torch.no_grad():
-            latents = drawn(networks, bench, start, args.steps, args.guidance) if start else x0
+            latents = go_on(networks, encoder, texts, begun, times, guidance) if start else x0
             image = autoencoder.decode(tokens_to_grid(latents, GRID)).clamp(-1, 1)
         seen = judge.look(((image / 2 + 0.5) * 255).round().to(torch.uint8).permute(0, 2, 3, 1))
         told = [

@@ -12,7 +12,7 @@ from licht.sampling.guidance import classifier_free
 from licht.sampling.noise import initial_noise, tokens_to_grid
 from licht.sampling.schedule import sigmas
 from licht.sampling.solvers import euler
-from licht.training.flow import FlowBatch, FlowNetworks
+from licht.training.flow import FlowBatch, FlowNetworks, Grid
 from licht.training.pictures import WriteSheet
 from licht.training.tokenizer import CaptionEncoder
 
@@ -54,26 +54,55 @@ def draw(
     encoder: CaptionEncoder,
     prompts: Sequence[str],
     sampling: Sampling,
-    grid: tuple[int, int] = (8, 8),
+    grid: Grid = (8, 8),
 ) -> Tensor:
     """uint8 (B, H, W, 3): each prompt drawn with its own seed (its position)."""
     device = next(networks.parameters()).device
     channels = autoencoder.config.token_channels
     latents = torch.cat([initial_noise(seed, grid, channels) for seed in range(len(prompts))]).to(device)
-    embeds = networks.transformer.guidance_in is not None
-    twice = sampling.guidance is not None and not embeds
-    ids = torch.from_numpy(encoder([*prompts, *([""] * len(prompts) if twice else [])])[0].astype("int64")).to(device)
-    batch = FlowBatch(latents, latents, latents.new_zeros(len(ids)), grid, ids, encoder.attended(ids), None, ())
-    scale = torch.full((len(ids),), sampling.guidance or 1.0, device=device) if embeds else None
-
-    def velocity(x: Tensor, t: float) -> Tensor:
-        times = torch.full((len(ids),), t, device=device)
-        found = networks.velocity(batch, x.repeat(2, 1, 1) if twice else x, times, scale).float()
-        if not twice or sampling.guidance is None:
-            return found
-        conditional, unconditional = found.chunk(2)
-        return classifier_free(unconditional, conditional, sampling.guidance)
-
-    *_, final = euler(velocity, latents, sigmas(grid[0] * grid[1], sampling.steps))
+    times = sigmas(grid[0] * grid[1], sampling.steps)
+    final = go_on(networks, encoder, prompts, Latents(latents, grid), times, sampling.guidance)
     image = autoencoder.decode(tokens_to_grid(final, grid))
     return (image / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+
+
+@dataclass(frozen=True, slots=True)
+class Latents:
+    """Tokens (B, L, C) of pictures that are `grid` tokens high and wide."""
+
+    tokens_BLC: Tensor
+    grid: Grid
+
+
+@torch.no_grad()
+def go_on(
+    networks: FlowNetworks,
+    encoder: CaptionEncoder,
+    prompts: Sequence[str],
+    begun: Latents,
+    times: Sequence[float],
+    guidance: float | None,
+) -> Tensor:
+    """Tokens (B, L, C) after the steps from the first of `times`, where `begun` stands, to the last.
+
+    `guidance` None is one plain pass a step; networks that do not embed it are guided by two.
+    """
+    x_BLC, device = begun.tokens_BLC, begun.tokens_BLC.device
+    embeds = networks.transformer.guidance_in is not None
+    twice = guidance is not None and not embeds
+    texts = [*prompts, *([""] * len(prompts) if twice else [])]
+    ids = torch.from_numpy(encoder(texts)[0].astype("int64")).to(device)
+    batch = FlowBatch(x_BLC, x_BLC, x_BLC.new_zeros(len(ids)), begun.grid, ids, encoder.attended(ids), None, ())
+    scale = torch.full((len(ids),), 1.0 if guidance is None else guidance, device=device) if embeds else None
+    text = networks.tower(batch.ids_BT, batch.attended_BT)
+
+    def velocity(x_BLC: Tensor, t: float) -> Tensor:
+        t_B = torch.full((len(ids),), t, device=device)
+        found = networks.velocity_after(batch, text, x_BLC.repeat(2, 1, 1) if twice else x_BLC, t_B, scale).float()
+        if not twice or guidance is None:
+            return found
+        conditional, unconditional = found.chunk(2)
+        return classifier_free(unconditional, conditional, guidance)
+
+    *_, final = euler(velocity, x_BLC, times)
+    return final
