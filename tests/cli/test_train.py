@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from licht.cli.main import run as command
+from licht.recipes.nano import nano_smoke
+from licht.training.config import DataConfig
 from licht.training.log import read_log
 from licht.training.state import checkpoints, read_tensors
 from licht.training.tokenizer import save_tokenizer, train_tokenizer
@@ -31,6 +33,66 @@ def test_a_resume_with_another_recipe_is_refused_before_data_are_touched(
     assert "data.pictures: 288 here, 64 there" in capsys.readouterr().err
     assert [path.name for path in data.iterdir()] == ["pictures.bin"]
     assert (data / "pictures.bin").read_bytes() == b"hours of work"
+
+
+@pytest.mark.parametrize("minutes", ["nan", "-1", "inf"])
+def test_minutes_are_a_number_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str], minutes: str) -> None:
+    assert command(["train", "nano_smoke", "--run", str(tmp_path / "run"), "--minutes", minutes]) == 2
+    assert "expected a number from 0" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_preparing_data_counts_among_the_minutes_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny_flow(tmp_path, steps=1)
+    stream = replace(recipe.data.streams[0], rows=80)  # two chunks of rows
+    (tmp_path / "recipe.json").write_text(replace(recipe, data=DataConfig(streams=(stream,))).as_json(), "utf-8")
+    run = tmp_path / "run"
+    save_tokenizer(train_tokenizer(CAPTIONS, TINY.vocab_size), run / "tokenizer")
+    order = ["train", str(tmp_path / "recipe.json"), "--run", str(run)]
+    assert command([*order, "--minutes", "0"]) == 0
+    assert "data are prepared in part; call again to go on" in " ".join(capsys.readouterr().err.split())
+    assert (run / "data" / "pictures" / "done").read_text() == "64"
+    assert not checkpoints(run)
+    assert command(order) == 0
+    assert "step 1 of 1, loss" in " ".join(capsys.readouterr().err.split())
+    # a run that has ended has no loss to tell
+    assert command(order) == 0
+    assert f"{run}: step 1 of 1\n" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_end_together_where_the_minutes_are_over(tmp_path: Path) -> None:
+    recipe = tiny_flow(tmp_path, steps=1)
+    stream = replace(recipe.data.streams[0], rows=200)
+    (tmp_path / "recipe.json").write_text(replace(recipe, data=DataConfig(streams=(stream,))).as_json(), "utf-8")
+    run = tmp_path / "run"
+    save_tokenizer(train_tokenizer(CAPTIONS, TINY.vocab_size), run / "tokenizer")
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    done = subprocess.run(
+        [*start, "-m", "--", "licht", "train", str(tmp_path / "recipe.json"), "--run", str(run), "--minutes", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "data are prepared in part; call again to go on" in " ".join(done.stderr.split())
+    assert not checkpoints(run)
+
+
+@pytest.mark.slow
+def test_the_smallest_recipe_trains_with_what_is_shipped_and_its_loss_falls(tmp_path: Path) -> None:
+    """The first command of the README, with fewer rows and steps."""
+    recipe = nano_smoke()
+    streams = tuple(replace(stream, rows=64) for stream in recipe.data.streams)
+    recipe = replace(recipe, data=replace(recipe.data, streams=streams), optim=replace(recipe.optim, steps=61))
+    (tmp_path / "recipe.json").write_text(recipe.as_json(), "utf-8")
+    assert command(["train", str(tmp_path / "recipe.json"), "--run", str(tmp_path / "run")]) == 0
+    losses = [line["loss"] for line in read_log(tmp_path / "run") if "loss" in line]
+    assert len(losses) == 4
+    assert losses[-1] < 0.7 * losses[0]
+    assert (tmp_path / "run" / "sample-00000061.png").is_file()
 
 
 @pytest.mark.slow

@@ -62,8 +62,9 @@ def test_a_perfect_model_has_perfect_figures() -> None:
             else:
                 assert row.value == (0.0 if name.startswith("hex_c") else 1.0), name
     assert report.rows["hex_by_pixels"].value == 0.0
-    for name in ("one_object_kind", "one_object_material", "two_objects_color", "two_objects_size"):
-        assert report.rows[name].value == 1.0
+    for name in ("one_object_kind", "one_object_material", "two_objects_color", "two_objects_size", "relation_floor"):
+        assert report.rows[name].value == report.rows[f"{name}_ceiling"].value == 1.0
+        assert report.rows[name].n == report.rows[f"{name}_ceiling"].n
     assert report.rows["two_objects_kind"].n == 2 * report.rows["one_object_kind"].n == 2 * N
     assert report.rows["hex_ciede2000"].value == 0.0
     assert report.rows["unseen_pairs_gap"].value == 0.0
@@ -77,6 +78,7 @@ def test_a_model_that_draws_something_else_fails_every_row() -> None:
     assert math.isnan(report.rows["hex_ciede2000"].value)
     assert math.isnan(report.rows["hex_by_pixels"].value)
     assert report.rows["one_object_kind"].value == report.rows["two_objects_material"].value == 0.0
+    assert report.rows["one_object_kind_ceiling"].value == 1.0
     assert report.as_json()["rows"]["hex_ciede2000"] == {"value": None, "low": None, "high": None, "n": 0}
 
 
@@ -144,7 +146,7 @@ def test_steps_are_compared_with_the_same_pictures_drawn_truly() -> None:
     bench, asked = bench_of(Oracle(), scenes), list[int]()
     blank = Renderer(Oracle(), {})
 
-    def at_steps(count: int) -> Draws:
+    def at_steps(count: int) -> Draws | None:
         asked.append(count)
         return blank if count == 1 else bench.drawer
 
@@ -298,8 +300,8 @@ def test_references_are_shown_beside_what_was_drawn_of_them(kind: TaskKind, leas
     suite_edits.row(bench, "references", some, suite_edits.all_in_place)
     picture, drawer = bench.notebook.shown[0].picture_HWC, bench.drawer
     assert picture.shape == (128, 64 * columns + 128, 3)
-    assert torch.equal(picture[:, -128:], drawer.draw(some[0].instructions[0], 0))
     assert isinstance(drawer, Renderer)
+    assert torch.equal(picture[:, -128:], drawer.draw(some[0].instructions[0], 0))
     for number, reference in enumerate(drawer.shown[0]):
         top, left = 64 * (number // columns), 64 * (number % columns)
         tile = picture[top : top + 64, left : left + 64].float()
@@ -406,5 +408,45 @@ def test_eval_takes_the_folder_of_a_run(tmp_path: Path, capsys: pytest.CaptureFi
     assert command(["eval", "vae", "--model", str(tmp_path / "base"), "--n", "1", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["model"], said["n"]) == ("base", 1)
-    assert command(["eval", "vae", "--model", str(tmp_path / "vae")]) == 2
+    assert command(["eval", "vae", "--model", str(tmp_path / "vae"), "--n", "1", "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert alone["model"] == "vae"
+    assert alone["rows"]["vae_psnr"]["value"] == pytest.approx(said["rows"]["vae_psnr"]["value"], abs=0.2)
+    assert command(["eval", "t2i", "--model", str(tmp_path / "vae"), "--n", "1"]) == 2
     assert "has trained autoencoder, which draws nothing by itself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--sheet", "there.png"], "there.png exists; choose another name or pass --overwrite"),
+        (["--sheet", "sheet.txt"], "no suffix of a known format"),
+        (["--sheet", "gone/sheet.png"], "gone does not exist"),
+        (["--guidance", "4"], "nano takes no guidance; leave it out"),
+    ],
+)
+def test_what_would_be_lost_at_the_end_is_refused_at_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.png").write_bytes(b"a sheet")
+    assert command(["eval", "vae", "--n", "1", *arguments]) == 2
+    said = capsys.readouterr()
+    assert told in " ".join(said.err.split())
+    assert not said.out
+    assert (tmp_path / "there.png").read_bytes() == b"a sheet"
+
+
+def test_a_suite_without_pictures_writes_no_sheet_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["eval", "judge", "--n", "1", "--json", "--sheet", str(tmp_path / "sheet.png")]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["suite"] == "judge"
+    assert "has no pictures to show: no contact sheet" in " ".join(said.err.split())
+    assert not (tmp_path / "sheet.png").exists()
+
+
+def test_what_draws_nothing_is_refused_by_suites_that_draw() -> None:
+    with pytest.raises(InvalidRequest, match="needs what draws"):
+        run_suite("t2i", replace(bench_of(Oracle(), {}), drawer=None), "nothing")

@@ -19,6 +19,7 @@ from licht.training.card import Figures
 from licht.training.config import Task
 from licht.training.ema import EMA
 from licht.training.export import SHARD_BYTES, Release, export_run
+from licht.training.flow import FlowNetworks
 from licht.training.history import account_of, history
 from licht.training.state import checkpoints, read_tensors, save_state
 from licht.training.trained import open_autoencoder, trained_autoencoder
@@ -251,6 +252,18 @@ def test_modulation_and_embedders_can_be_stored_in_fewer_bits_too(runs: Path, ba
     assert "q4 (the transformer's large matrices), int8 (the transformer's modulation and embedders), bfloat16" in card
 
 
+def test_a_few_step_model_takes_the_steps_that_it_was_distilled_to(runs: Path, tmp_path: Path) -> None:
+    recipe = flow_run(tmp_path / "two", runs / "vae", Task.STEPS)
+    recipe = replace(recipe, distil=replace(recipe.distil, steps=2))
+    module = FlowNetworks(recipe.networks)
+    save_state(tmp_path / "two", 8, module, EMA(module, 0.9), [], recipe, devices=["2 x a GPU", "one CPU core"])
+    export_run(tmp_path / "two", tmp_path / "out", {}, EXACT)
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "step-distilled: 2 steps, no guidance" in card
+    assert "| trained on | 2 x a GPU, one CPU core, 0 minutes |" in card
+    assert json.loads((tmp_path / "out" / "licht.json").read_text("utf-8"))["default_steps"] == 2
+
+
 def test_what_cannot_be_exported_is_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InvalidSettings, match="holds no checkpoint"):
         export_run(tmp_path, tmp_path / "out", {}, EXACT)
@@ -264,6 +277,8 @@ def test_what_cannot_be_exported_is_refused(runs: Path, tmp_path: Path, capsys: 
         export_run(runs / "base", tmp_path / "out", {}, Release(quant="int7"))
     with pytest.raises(InvalidSettings, match=r"quant, autoencoder: only for a flow model.* trains autoencoder"):
         export_run(runs / "vae", tmp_path / "out", {}, Release(quant="q4", autoencoder=runs / "vae"))
+    with pytest.raises(InvalidSettings, match="is no model folder to share parts with"):
+        export_run(runs / "base", tmp_path / "out", {}, Release(share=tmp_path / "gone"))
     assert not (tmp_path / "out").exists()
     (tmp_path / "figures.json").write_text("{}")
     arguments = ["export", str(runs / "base"), str(tmp_path / "out"), "--figures", str(tmp_path / "figures.json")]

@@ -21,9 +21,7 @@ from tests.training.test_distil import ENCODER
 PROMPT = "a small blue cube on a teal floor"
 
 
-@pytest.mark.parametrize(
-    ("task", "guidance"), [(Task.FLOW, 2.5), (Task.GUIDANCE, 2.5), (Task.STEPS, None)], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("task", "guidance"), [(Task.FLOW, 2.5), (Task.GUIDANCE, 2.5), (Task.STEPS, None)], ids=str)
 def test_sheets_show_what_the_engine_draws(tmp_path: Path, task: Task, guidance: float | None) -> None:
     autoencoder_run(tmp_path / "vae")
     flow_run(tmp_path / "run", tmp_path / "vae", task)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +12,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from licht.evaluation.reading import Reader
-    from licht.evaluation.suites import Report
+    from licht.evaluation.suites import Draws, Report
     from licht.generate import Model
+    from licht.model.autoencoder import Autoencoder
 
 _SHEET_PX = 1100
 """About how wide a contact sheet is: eight pictures of 128 px."""
@@ -29,6 +31,7 @@ def evaluate(
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of successes and failures there.")] = None,
     judge: Annotated[Path | None, typer.Option(help="A judge of your own instead of the one that is shipped.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a contact sheet that exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
     """Draw held-out prompts of the rendered world with a model, judge the pictures and print figures with intervals."""
@@ -37,34 +40,72 @@ def evaluate(
     from rich.console import Console
 
     from licht.core.errors import InvalidRequest
-    from licht.evaluation.drawing import Drawer, Settings
     from licht.evaluation.judge import Judge
     from licht.evaluation.run import SUITES, run_suite
     from licht.evaluation.suites import Bench, Notebook
+    from licht.safety.policy import check_output
 
     if suite not in SUITES:
         raise InvalidRequest(f"suite {suite!r} is unknown; use one of {', '.join(SUITES)}", field="suite")
+    if sheet is not None:
+        check_output(sheet, overwrite)
     console = Console(stderr=True)
     reader = _reader(suite, console)
-    with console.status("starting") as status, _opened(model, device) as opened:
+    with console.status("starting") as status, _measured(suite, model, device, guidance) as subject:
         bench = Bench(
-            drawer=Drawer(opened, Settings(steps, guidance)),
+            drawer=subject.drawer(steps, guidance),
             judge=None if suite == "vae" else Judge.load(judge),
             reader=reader,
-            autoencoder=opened.engine.autoencoder if suite in {"vae", "judge", "edit"} else None,
-            at_steps=lambda count: Drawer(opened, Settings(count, guidance)),
+            autoencoder=subject.autoencoder if suite in {"vae", "judge", "edit"} else None,
+            at_steps=lambda count: subject.drawer(count, guidance),
             n=n,
             on_progress=lambda done: status.update(f"{done:,} pictures"),
             notebook=Notebook(),
         )
-        report = run_suite(suite, bench, opened.name)
-    if sheet is not None:
-        _write_sheet(report, sheet)
-        console.print(f"contact sheet: {sheet}")
+        report = run_suite(suite, bench, subject.name)
+    # first of all: hours may have gone into them
     if as_json:
         typer.echo(json.dumps(report.as_json()))
     else:
         _print_table(report)
+    if sheet is not None:
+        written = _write_sheet(report, sheet)
+        told = f"contact sheet: {sheet}" if written else f"the suite {suite} has no pictures to show: no contact sheet"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is measured; an autoencoder alone draws nothing."""
+
+    name: str
+    autoencoder: "Autoencoder"
+    model: "Model | None" = None
+
+    def drawer(self, steps: int | None, guidance: float | None) -> "Draws | None":
+        """What draws in so many steps, None in the model's own."""
+        from licht.evaluation.drawing import Drawer, Settings
+
+        return None if self.model is None else Drawer(self.model, Settings(steps, guidance))
+
+
+@contextmanager
+def _measured(suite: str, model: str, device: str, guidance: float | None) -> Iterator[_Subject]:
+    """A model by name or folder, the newest averages of a training run; of an autoencoder's run for the suite vae."""
+    from licht.core.errors import InvalidRequest
+    from licht.training.config import Task
+    from licht.training.state import checkpoints, read_recipe
+    from licht.training.trained import trained_autoencoder
+
+    run = Path(model).expanduser()
+    found = checkpoints(run)
+    if suite == "vae" and found and read_recipe(found[-1]).task is Task.AUTOENCODER:
+        yield _Subject(run.resolve().name, trained_autoencoder(run))
+        return
+    with _opened(model, device) as opened:
+        if guidance is not None and not opened.engine.variant.takes_guidance:
+            raise InvalidRequest(f"{opened.name} takes no guidance; leave it out", field="guidance")
+        yield _Subject(opened.name, opened.engine.autoencoder, opened)
 
 
 def _reader(suite: str, console: "Console") -> "Reader | None":
@@ -111,18 +152,25 @@ def _opened(model: str, device: str) -> Iterator["Model"]:
         yield load(str(target), device=device, policy="off")
 
 
-def _write_sheet(report: "Report", path: Path) -> None:
+def _write_sheet(report: "Report", path: Path) -> bool:
+    """Write the pictures that were kept. False if there are none. Raises `OutputFailed`."""
     import torch
 
+    from licht.core.errors import OutputFailed
     from licht.evaluation.sheets import write_sheet
 
     pictures, labels = report.sheet()
-    if pictures:
-        height, width = max(one.shape[0] for one in pictures), max(one.shape[1] for one in pictures)
-        same = torch.full((len(pictures), height, width, 3), 255, dtype=torch.uint8)
-        for cell, one in zip(same, pictures, strict=True):
-            cell[: one.shape[0], : one.shape[1]] = one
+    if not pictures:
+        return False
+    height, width = max(one.shape[0] for one in pictures), max(one.shape[1] for one in pictures)
+    same = torch.full((len(pictures), height, width, 3), 255, dtype=torch.uint8)
+    for cell, one in zip(same, pictures, strict=True):
+        cell[: one.shape[0], : one.shape[1]] = one
+    try:
         write_sheet(path, same, labels, columns=max(2, _SHEET_PX // width), scale=1)
+    except OSError as error:
+        raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
+    return True
 
 
 def _print_table(report: "Report") -> None:

@@ -20,7 +20,8 @@ def export(
         list[Path] | None, typer.Option(help="Output of `licht eval --json` for the card; repeat for several.")
     ] = None,
     share: Annotated[
-        Path | None, typer.Option(help="A model folder; parts that are equal to its own become links to them.")
+        Path | None,
+        typer.Option(help="A model's name or folder; parts that are equal to its own become links to them."),
     ] = None,
     quant: Annotated[
         str, typer.Option(help="Store the transformer's large matrices so: none, fp8, int8, q4 or nvfp4.")

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from licht.cli.trainer import Order
+    from licht.cli.trainer import News, Order
     from licht.training.config import Recipe
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name or JSON file; `licht train list` names them all.")],
-    minutes: Annotated[float, typer.Option(help="Stop after this many minutes; the run can be gone on with.")] = 60.0,
+    minutes: Annotated[
+        float, typer.Option(help="Stop after so many, preparing data included; the same command goes on.")
+    ] = 60.0,
     run: Annotated[Path | None, typer.Option(help="Folder of the run (default: runs/RECIPE).")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of prepared data (default: RUN/data).")] = None,
     changes: Annotated[
@@ -65,16 +67,24 @@ def _screen(recipe: "Recipe", policy_name: str) -> None:
 
 def _follow(recipe: "Recipe", order: "Order") -> None:
     from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
     from licht.cli.trainer import follow
 
     console = Console(stderr=True)
-    with console.status("starting") as status:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        bar = bars.add_task("starting", total=None)
+        counted = 0
 
-        def tell(line: str, passing: bool) -> None:
-            status.update(line)
-            if not passing or not console.is_terminal:
-                console.print(line, highlight=False)
+        def tell(news: "News") -> None:
+            nonlocal counted
+            if news.total != counted:  # another thing is counted from here on
+                bars.reset(bar, total=news.total or None, completed=news.done)
+                counted = news.total
+            bars.update(bar, description=news.line, completed=news.done)
+            if not news.passing or not console.is_terminal:
+                console.print(news.line, highlight=False, markup=False, soft_wrap=True)
 
         report = follow(recipe, order, tell)
     if report is not None:

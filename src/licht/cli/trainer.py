@@ -3,9 +3,11 @@
 `python -m licht.cli.trainer RECIPE --minutes 9` does what `licht train RECIPE --minutes 9` does, which calls this.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,13 +23,29 @@ if TYPE_CHECKING:
 
 _EVERY_S = 5.0
 """Preparation tells how far it is so often."""
-Tell = Callable[[str, bool], None]
-"""Takes a line, and whether the next one makes it old."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """How far a run is: a line, and the part of `total` that is done, if there is something to count."""
+
+    line: str
+    done: int = 0
+    total: int = 0
+    passing: bool = True
+    """Whether the next news makes it old."""
+
+
+Tell = Callable[[News], None]
+
+
+class OutOfTime(Exception):
+    """The minutes are over before all data are prepared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Where a recipe is followed, and for how long."""
+    """Where a recipe is followed, and for how many minutes in all, those of preparing data included."""
 
     run: Path
     data: Path
@@ -65,10 +83,17 @@ def _recipe(name: str) -> "Recipe":
 
 
 def follow(recipe: "Recipe", order: Order, tell: Tell) -> str | None:
-    """Prepare what is missing and train; returns where the run stands, None in all processes but the first."""
-    from licht.training.loop import distributed, first_alone, train
+    """Prepare what is missing and train; returns where the run stands, None in all processes but the first.
+
+    Raises `InvalidSettings` for minutes that are no number of them, and what preparing and training raise.
+    """
+    from licht.core.errors import InvalidSettings
+    from licht.training.loop import all_have, distributed, first_alone, train
     from licht.training.tensorboard import open_tensorboard
 
+    if not 0 <= order.minutes < math.inf:
+        raise InvalidSettings(f"minutes are {order.minutes}; expected a number from 0", field="minutes")
+    deadline = time.monotonic() + 60 * order.minutes
     with distributed() as rank:
         first = not rank.index
         told_at = -_EVERY_S
@@ -76,24 +101,38 @@ def follow(recipe: "Recipe", order: Order, tell: Tell) -> str | None:
         def preparing(what: str, done: int, total: int) -> None:
             nonlocal told_at
             now = time.monotonic()
+            if done < total and now > deadline:
+                raise OutOfTime
             if not first or (0 < done < total and now - told_at < _EVERY_S):
                 return
             told_at = now
-            tell(f"preparing {what}: {done:,} of {total:,}" if total else what, bool(total))
+            line = f"preparing {what}: {done:,} of {total:,}" if total else what
+            tell(News(line, done, total, passing=bool(total)))
 
         def training(report: "Report") -> None:
             if first:
-                tell(f"{_standing(report)}, {report.pictures_per_s:.1f} pictures/s", True)
+                line = f"{_standing(report)}, {report.pictures_per_s:.1f} pictures/s"
+                tell(News(line, report.step, report.steps))
+
+        def assembled() -> "TrainingTask | None":
+            with suppress(OutOfTime):
+                return _assemble(recipe, order.run, order.data, place, preparing)
+            return None
 
         watch = open_tensorboard(order.run) if order.tensorboard and first else None
         place = _device(order.device, rank)
-        task = first_alone(rank, lambda: _assemble(recipe, order.run, order.data, place, preparing))
-        report = train(task, recipe, order.run, order.minutes, training, watch)
+        task = first_alone(rank, assembled)
+        if not all_have(rank, task is not None) or task is None:
+            return "data are prepared in part; call again to go on" if first else None
+        left_s = max(0.0, deadline - time.monotonic())
+        report = train(task, recipe, order.run, left_s / 60, training, watch)
     return _standing(report) if first else None
 
 
 def _standing(report: "Report") -> str:
-    return f"step {report.step:,} of {report.steps:,}, loss {report.loss:.4f}"
+    # a call that takes no step has no loss to tell
+    loss = "" if math.isnan(report.loss) else f", loss {report.loss:.4f}"
+    return f"step {report.step:,} of {report.steps:,}{loss}"
 
 
 def _device(name: str, rank: "Rank") -> "torch.device":
@@ -138,7 +177,7 @@ def _softening(autoencoder: "Autoencoder | None") -> "Softening | None":
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Follow a recipe; returns the exit code. Options are those of `licht train`."""
+    """Follow a recipe; returns the exit code. Options mean what those of `licht train` mean."""
     import argparse
 
     from licht.core.errors import InvalidSettings, LichtError
@@ -146,7 +185,7 @@ def main(arguments: Sequence[str]) -> int:
 
     parser = argparse.ArgumentParser("python -m licht.cli.trainer", description="Train a model by a recipe.")
     parser.add_argument("recipe", help="a recipe's name or JSON file")
-    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=60.0, help="in all, preparing data included (default: 60)")
     parser.add_argument("--run", type=Path, help="folder of the run (default: runs/RECIPE)")
     parser.add_argument("--data", type=Path, help="folder of prepared data (default: RUN/data)")
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="FIELD=VALUE")
@@ -159,11 +198,12 @@ def main(arguments: Sequence[str]) -> int:
         run = given.run or Path("runs") / recipe.name
         refuse_other_recipe(run, recipe)
         order = Order(run, given.data or run / "data", given.minutes, given.device)
-        report = follow(recipe, order, lambda line, _passing: print(line, file=sys.stderr, flush=True))
+        report = follow(recipe, order, lambda news: print(news.line, file=sys.stderr, flush=True))
     except LichtError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return error.exit_code
     if report is not None:
+        print(f"{run}: {report}", file=sys.stderr)
         print(run)
     return 0
 

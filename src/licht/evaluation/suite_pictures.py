@@ -8,7 +8,7 @@ from torch import Tensor
 
 from licht.evaluation import scoring, segmentation
 from licht.evaluation.colors import ciede2000
-from licht.evaluation.intervals import gap, mean, share
+from licht.evaluation.intervals import Row, gap, mean, share
 from licht.evaluation.seen import Seen, subject_hex, truth
 from licht.evaluation.suites import BOLD, SEED, USUAL, Bench, Draws
 from licht.world.captions import Caption, Style, caption, styles_for
@@ -98,6 +98,12 @@ class _Drawn:
     pictures: Sequence[Tensor]
     seen: Sequence[Seen]
     hits: Sequence[bool]
+    true: Sequence[Seen]
+    """What the judge sees in the true pictures, where those were looked at."""
+
+    def looks(self) -> dict[str, Sequence[Seen]]:
+        """What was seen, by the suffix of the rows that tell of it."""
+        return {"": self.seen, "_ceiling": self.true} if self.true else {"": self.seen}
 
 
 def _row(bench: Bench, name: str, asked: Sequence[Prompt], right: Check, drawer: Draws | None = None) -> _Drawn:
@@ -107,29 +113,39 @@ def _row(bench: Bench, name: str, asked: Sequence[Prompt], right: Check, drawer:
     hits = [right(one, prompt) for one, prompt in zip(seen, asked, strict=True)]
     bench.notebook.rows[name] = share(hits)
     bench.keep(name, pictures, [prompt.told.text for prompt in asked], hits)
+    drawn = _Drawn(asked, pictures, seen, hits, [] if drawer is not None else _true(bench, asked))
     if drawer is None:
-        bench.notebook.rows[f"{name}_ceiling"] = share(_true_hits(bench, asked, right))
-        for what, category in (("floor", "floor"), ("light", "light_side")):
-            told = "floor" if what == "floor" else "light.side"
-            named = [(one, prompt) for one, prompt in zip(seen, asked, strict=True) if told in prompt.told.stated]
+        bench.notebook.rows[f"{name}_ceiling"] = _share_of(drawn.true, asked, right)
+        _floors_and_lights(bench, name, drawn)
+    return drawn
+
+
+def _floors_and_lights(bench: Bench, name: str, drawn: _Drawn) -> None:
+    for suffix, looks in drawn.looks().items():
+        for what, category, told in (("floor", "floor", "floor"), ("light", "light_side", "light.side")):
+            named = [pair for pair in zip(looks, drawn.prompts, strict=True) if told in pair[1].told.stated]
             found = [one.picture[category] == truth(prompt.scene).picture[category] for one, prompt in named]
-            bench.notebook.rows[f"{name}_{what}"] = share(found)
-    return _Drawn(asked, pictures, seen, hits)
+            bench.notebook.rows[f"{name}_{what}{suffix}"] = share(found)
 
 
 def _by_attribute(bench: Bench, name: str, drawn: _Drawn) -> None:
     """Of the attributes that were stated of things, the share of each that is right."""
-    found: dict[str, list[bool]] = {}
-    for seen, prompt in zip(drawn.seen, drawn.prompts, strict=True):
-        for category, right in scoring.named_attributes_right(seen, prompt.scene, prompt.told.stated):
-            found.setdefault(category, []).append(right)
-    bench.notebook.rows.update({f"{name}_{category}": share(hits) for category, hits in sorted(found.items())})
+    for suffix, looks in drawn.looks().items():
+        found: dict[str, list[bool]] = {}
+        for seen, prompt in zip(looks, drawn.prompts, strict=True):
+            for category, right in scoring.named_attributes_right(seen, prompt.scene, prompt.told.stated):
+                found.setdefault(category, []).append(right)
+        rows = {f"{name}_{category}{suffix}": share(hits) for category, hits in sorted(found.items())}
+        bench.notebook.rows.update(rows)
 
 
-def _true_hits(bench: Bench, asked: Sequence[Prompt], right: Check) -> list[bool]:
-    """The same count on true renders: the ceiling."""
-    true = bench.look(list(render([prompt.scene for prompt in asked], 128, 128)))
-    return [right(one, prompt) for one, prompt in zip(true, asked, strict=True)]
+def _true(bench: Bench, asked: Sequence[Prompt]) -> list[Seen]:
+    """What the judge sees in true renders: what it counts there is the ceiling."""
+    return bench.look(list(render([prompt.scene for prompt in asked], 128, 128)))
+
+
+def _share_of(seen: Sequence[Seen], asked: Sequence[Prompt], right: Check) -> Row:
+    return share([right(one, prompt) for one, prompt in zip(seen, asked, strict=True)])
 
 
 def _by_color(bench: Bench, asked: Sequence[Prompt], pictures: Sequence[Tensor]) -> None:
@@ -196,7 +212,7 @@ def steps(bench: Bench) -> None:
     count = bench.count(STEPS_EACH)
     asked = {"one_object": prompts("one", count), "two_objects": prompts("two", count)}
     for name, some in asked.items():
-        bench.notebook.rows[f"{name}_ceiling"] = share(_true_hits(bench, some, _objects))
+        bench.notebook.rows[f"{name}_ceiling"] = _share_of(_true(bench, some), some, _objects)
     for number in STEP_COUNTS:
         drawer = bench.at_steps(number)
         for name, some in asked.items():

@@ -52,11 +52,11 @@ class Notebook:
 class Bench:
     """What a suite works with."""
 
-    drawer: Draws
+    drawer: Draws | None
     judge: Judge | None
     reader: Reader | None
     autoencoder: Autoencoder | None
-    at_steps: Callable[[int], Draws] | None
+    at_steps: Callable[[int], Draws | None] | None
     n: int | None
     on_progress: Callable[[int], None]
     notebook: Notebook
@@ -66,8 +66,11 @@ class Bench:
         return usual if self.n is None else self.n
 
     def draw(self, prompt: str, seed: int, references: Sequence[Tensor] = (), drawer: Draws | None = None) -> Tensor:
-        """Draw and tell how far it is."""
-        picture = (drawer or self.drawer).draw(prompt, seed, references)
+        """Draw and tell how far it is. Raises `InvalidRequest` where nothing draws."""
+        chosen = drawer or self.drawer
+        if chosen is None:
+            raise InvalidRequest("this suite needs what draws; only the suite vae goes without", field="model")
+        picture = chosen.draw(prompt, seed, references)
         self.notebook.done += 1
         self.on_progress(self.notebook.done)
         return picture

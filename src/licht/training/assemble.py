@@ -19,7 +19,7 @@ from licht.training.config import Recipe, Source, Stream, Task
 from licht.training.critic import CriticTask
 from licht.training.distil import DistilTask
 from licht.training.flow import FlowTask
-from licht.training.folder import FolderRows, settle_folder_streams
+from licht.training.folder import FolderRows, keep_settled_rows, rows_digest, settle_folder_streams
 from licht.training.grounded import GroundedTask
 from licht.training.loop import TrainingTask
 from licht.training.pictures import PictureStore, WriteSheet
@@ -95,14 +95,16 @@ def assemble(
     streams, given = settle_folder_streams(
         recipe.data.streams, recipe.data.broken, lambda line: on_progress(line, 0, 0), run
     )
+    keep_settled_rows(run, streams)
     own = FolderRows(partial(latents_of, placed), encoder, given)
     source = {"tokenizer": encoder.digest, "autoencoder": latents_digest(autoencoder)}
     stores = []
     for stream in streams:
-        seed = None if stream.source is Source.FOLDER else recipe.data.seed
+        folder = stream.source is Source.FOLDER
+        made_of = {"pictures": rows_digest(given[stream.name])} if folder else {"seed": recipe.data.seed}
         channels, length = 4 * recipe.networks.z_channels, recipe.networks.text_length
-        store_of = StreamStore(data, stream, channels, length, {**source, "seed": seed})
-        if stream.source is Source.FOLDER:
+        store_of = StreamStore(data, stream, channels, length, {**source, **made_of})
+        if folder:
             store_of.fill(own, _CHUNK, on_progress, usable_cores() if device.type == "cpu" else 1)
         else:
             store_of.fill(rendered, _CHUNK, on_progress, usable_cores())

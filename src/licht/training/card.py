@@ -6,7 +6,7 @@ from typing import Any
 
 from licht.model.variants import Kind
 from licht.training.build import text_config, transformer_config
-from licht.training.config import Recipe, Source
+from licht.training.config import DataConfig, Recipe, Source
 from licht.training.history import Account, History, Leg
 
 
@@ -38,7 +38,7 @@ class Figures:
 _WHAT: Mapping[Kind, str] = {
     Kind.BASE: "the undistilled model: classifier-free guidance, two passes a step",
     Kind.DEV: "guidance-distilled: one pass a step, the scale is an input",
-    Kind.KV: "step-distilled: four steps, no guidance; references are cached",
+    Kind.KV: "step-distilled: {steps}, no guidance; references are cached",
 }
 _CAN = {
     Source.PICTURE: "pictures from a text",
@@ -65,28 +65,49 @@ def model_card(kind: Kind, facts: Facts) -> str:
     recipe, trained = facts.recipe, facts.account.networks
     sizes = transformer_config(recipe.networks, kind is Kind.DEV)
     text = text_config(recipe.networks)
-    sources = dict.fromkeys(stream.source for stream in recipe.data.streams)
-    rows = sum(stream.rows for stream in recipe.data.streams)
     shown = ", ".join(f"{width}x{height}" for width, height in facts.described["trained_sizes"])
     networks = recipe.networks
     blocks = f"{sizes.depth} double + {sizes.depth_single_blocks} single blocks"
     states = ", ".join(map(str, text.layers))
     widths = "-".join(map(str, networks.vae_channels))
-    done = ", ".join(_CAN[source] for source in sources)
+    steps = recipe.distil.steps
     table = {
-        "kind": _WHAT[kind],
+        "kind": _WHAT[kind].format(steps="one step" if steps == 1 else f"{steps} steps"),
         "transformer": f"{blocks}, width {sizes.hidden_size}, {sizes.parameters / 1e6:.1f} M parameters",
         "text tower": f"Qwen3 architecture, width {text.tower.hidden_size}, states {states}, {text.length} tokens",
         "autoencoder": f"FLUX.2 structure, widths {widths}, {networks.z_channels} latent channels",
-        "data": f"{rows:,} rendered rows (seed {recipe.data.seed}): {done}",
+        "data": _data(recipe.data),
         "sizes": f"{shown} px; others are drawn at the nearest of these and enlarged",
         "recipe": _legs(trained),
-        "trained on": f"{recipe.hardware}, {_minutes(trained)}",
+        "trained on": f"{_devices(trained) or recipe.hardware}, {_minutes(trained)}",
         **_others(facts.account),
         "stored in": facts.stored,
     }
     lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in table.items())]
-    return "\n".join([*_HEAD, *lines, "", *measured_lines(facts.figures), *_LIMITS]) + "\n"
+    own = any(stream.source is Source.FOLDER for stream in recipe.data.streams)
+    head, limits = (_OWN_HEAD, _OWN_LIMITS) if own else (_HEAD, _LIMITS)
+    front = ["---", "license: apache-2.0", "---", "", head, ""]
+    return "\n".join([*front, *lines, "", *measured_lines(facts.figures), *limits]) + "\n"
+
+
+def _data(data: DataConfig) -> str:
+    """What was seen: rows of the world, and those of folders, whose number is 0 where it was not kept."""
+    rendered = [stream for stream in data.streams if stream.source is not Source.FOLDER]
+    own = [stream for stream in data.streams if stream.source is Source.FOLDER]
+    told = []
+    if rendered:
+        done = ", ".join(dict.fromkeys(_CAN[stream.source] for stream in rendered))
+        told.append(f"{sum(stream.rows for stream in rendered):,} rendered rows (seed {data.seed}): {done}")
+    if own:
+        rows = sum(stream.rows for stream in own)
+        told.append(f"{rows:,} rows of folders of pictures" if rows else "folders of pictures")
+    return "; ".join(told)
+
+
+def _devices(trained: History) -> str:
+    """What it was trained on; nothing where that was not kept of every run."""
+    kept = all(leg.devices for leg in trained.legs)
+    return ", ".join(dict.fromkeys(name for leg in trained.legs for name in leg.devices)) if kept else ""
 
 
 def _legs(trained: History) -> str:
@@ -145,13 +166,10 @@ def measured_lines(figures: tuple[Figures, ...]) -> list[str]:
     return ["Measured on held-out prompts with `licht eval` (see docs/training.md):", "", *lines, ""]
 
 
-_HEAD = [
-    "---",
-    "license: apache-2.0",
-    "---",
-    "",
-    "A very small FLUX.2 in the diffusers layout, trained from nothing by Licht on pictures that Licht renders.",
-    "",
+_HEAD = "A very small FLUX.2 in the diffusers layout, trained from nothing by Licht on pictures that Licht renders."
+_OWN_HEAD = "A very small FLUX.2 in the diffusers layout, trained by Licht."
+_OWN_LIMITS = [
+    "It knows the rendered world of docs/world.md and the pictures that it was shown, and little else.",
 ]
 _LIMITS = [
     "It knows the rendered world and nothing else: solids and small characters on a studio floor, in the words of",

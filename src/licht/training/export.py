@@ -25,6 +25,7 @@ from licht.model.variants import AutoencoderConfig, Kind, TextConfig, Transforme
 from licht.training.build import text_config, transformer_config
 from licht.training.card import Facts, Figures, model_card
 from licht.training.config import Recipe, Source, Task
+from licht.training.folder import with_settled_rows
 from licht.training.history import KEPT, Account, History, account_of, history
 from licht.training.state import checkpoints, newest_checkpoint, read_recipe, read_tensors
 from licht.training.trained import (
@@ -47,6 +48,7 @@ KINDS: Mapping[Task, Kind] = {
 }
 """Tasks that train models which draw, and what these are."""
 QUANTS = tuple(form for form in FORMATS if not form.startswith("gguf"))
+_USUAL_STEPS = 20
 _SHARED = ("vae", "text_encoder", "tokenizer")
 
 
@@ -83,13 +85,16 @@ def export_run(run: Path, target: Path, known: Mapping[str, Path], release: Rele
     Raises `InvalidSettings` for a run without a checkpoint, a folder that is not empty or an unknown format,
     `OutputFailed`.
     """
-    recipe = read_recipe(newest_checkpoint(run))
+    recipe = with_settled_rows(run, read_recipe(newest_checkpoint(run)))
     refuse_release(recipe.task, release)
     for field in ("quant", "quant_outside"):
         if (form := getattr(release, field)) not in QUANTS:
             raise InvalidSettings(f"{form!r} is unknown; use one of {', '.join(QUANTS)}", field=field)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidSettings(f"{target} is not empty; name a new folder", field="target")
+    share = None if release.share is None else named_folder(str(release.share), known)
+    if share is not None and not share.is_dir():
+        raise InvalidSettings(f"{share} is no model folder to share parts with; name another", field="share")
     partial = target.with_name(f".{target.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -98,8 +103,8 @@ def export_run(run: Path, target: Path, known: Mapping[str, Path], release: Rele
             write_autoencoder(trained_autoencoder(run), partial / "vae")
         else:
             _write_model(run, recipe, partial, known, release)
-        if release.share is not None:
-            _link_equal_parts(partial, target, release.share)
+        if share is not None:
+            _link_equal_parts(partial, target, share)
         if target.is_dir():
             target.rmdir()
         partial.rename(target)
@@ -256,7 +261,7 @@ def describe(recipe: Recipe, kind: Kind, release: Release) -> dict[str, Any]:
         "trained_sizes": [list(size) for size in sizes],
         "max_references": 10,
         "caches_references": True,
-        "default_steps": release.steps or {Kind.BASE: 20, Kind.DEV: 20, Kind.KV: 4}[kind],
+        "default_steps": release.steps or (recipe.distil.steps if kind is Kind.KV else _USUAL_STEPS),
     }
     shown = [stream.reference_px**2 for stream in streams if stream.source is not Source.PICTURE]
     if shown:

@@ -4,6 +4,7 @@ A picture `name.png` has its captions in `name.txt`, one a line. Pictures with r
 object a line: `{"file": "after.png", "text": "make it blue", "references": ["before.png"]}`; `text` may be a list.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -17,13 +18,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from licht.core.errors import InvalidSettings, OutputFailed
-from licht.training.config import Broken, Source, Stream
+from licht.training.config import Broken, Recipe, Source, Stream
 from licht.training.files import write_text
 from licht.training.tokenizer import CaptionEncoder
 
 METADATA: Final = "metadata.jsonl"
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _LISTED: Final = 20
+_ROWS: Final = "rows.json"
+_DIGITS: Final = 16
 _KEYS: Final = {"file", "text", "references"}
 
 
@@ -204,6 +207,50 @@ def settle_folder_streams(
         if stream.name not in empty
     ]
     return tuple(settled), given
+
+
+def keep_settled_rows(run: Path, streams: Sequence[Stream]) -> None:
+    """Write beside the checkpoints of `run` how many rows each of its folder streams has. Raises `OutputFailed`."""
+    rows = {stream.name: stream.rows for stream in streams if stream.source is Source.FOLDER}
+    path = run / _ROWS
+    try:
+        if rows:
+            run.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(rows))
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
+
+
+def with_settled_rows(run: Path, recipe: Recipe) -> Recipe:
+    """`recipe` with the rows that its folder streams had in `run`, without those that were left out.
+
+    Raises `InvalidSettings` if what tells so cannot be read.
+    """
+    path = run / _ROWS
+    if not path.is_file():
+        return recipe
+    try:
+        rows = {str(name): int(count) for name, count in json.loads(path.read_text("utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InvalidSettings(f"{path} does not tell numbers of rows ({error!r}); remove it") from error
+    streams = tuple(
+        replace(stream, rows=rows[stream.name]) if stream.source is Source.FOLDER else stream
+        for stream in recipe.data.streams
+        if stream.source is not Source.FOLDER or stream.name in rows
+    )
+    return replace(recipe, data=replace(recipe.data, streams=streams))
+
+
+def rows_digest(rows: Sequence[FolderRow]) -> str:
+    """The same for the same pictures, texts and references in the same order, wherever they lie. Raises `OSError`."""
+    found = hashlib.sha256()
+    for row in rows:
+        for path in (row.file, *row.references):
+            found.update(hashlib.sha256(path.read_bytes()).digest())
+        found.update(json.dumps(row.texts).encode())
+    return found.hexdigest()[:_DIGITS]
 
 
 def _bucket(streams: Sequence[Stream], size: tuple[int, int]) -> Stream:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from licht.core.errors import InvalidSettings
 from licht.training.config import Recipe, Task
-from licht.training.state import checkpoints, newest_checkpoint, read_recipe, seconds_trained, step_of
+from licht.training.state import checkpoints, devices_of, newest_checkpoint, read_recipe, seconds_trained, step_of
 from licht.training.trained import named_folder
 
 KEPT: Final = "training.json"
@@ -31,6 +31,8 @@ class Leg:
     seconds: float
     digest: str
     """Of its whole recipe, which tells runs apart."""
+    devices: tuple[str, ...] = ()
+    """What it was trained on, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def history(run: Path, known: Mapping[str, Path]) -> History:
     while True:
         checkpoint = newest_checkpoint(folder)
         recipe = read_recipe(checkpoint)
-        legs.append(_leg(recipe, step_of(checkpoint), seconds_trained(checkpoint)))
+        legs.append(_leg(recipe, checkpoint))
         seen.add(folder.resolve())
         if recipe.start_from is None or recipe.task is Task.CRITIC:  # a critic takes the tokenizer alone
             return History(tuple(legs))
@@ -87,9 +89,18 @@ def history(run: Path, known: Mapping[str, Path]) -> History:
             return History((*legs, *kept.networks.legs), kept.networks.origin)
 
 
-def _leg(recipe: Recipe, step: int, seconds: float) -> Leg:
-    optim, digest = recipe.optim, sha256(recipe.as_json().encode()).hexdigest()[:16]
-    return Leg(recipe.name, step, optim.steps, optim.batch, bool(recipe.flow.grounded), seconds, digest)
+def _leg(recipe: Recipe, checkpoint: Path) -> Leg:
+    optim = recipe.optim
+    return Leg(
+        name=recipe.name,
+        step=step_of(checkpoint),
+        steps=optim.steps,
+        batch=optim.batch,
+        grounded=bool(recipe.flow.grounded),
+        seconds=seconds_trained(checkpoint),
+        digest=sha256(recipe.as_json().encode()).hexdigest()[:16],
+        devices=devices_of(checkpoint),
+    )
 
 
 def account_of(folder: Path) -> Account | None:
@@ -106,4 +117,5 @@ def account_of(folder: Path) -> Account | None:
 
 
 def _history(data: Mapping[str, Any]) -> History:
-    return History(tuple(Leg(**leg) for leg in data["legs"]), data["origin"])
+    legs = (Leg(**{**leg, "devices": tuple(leg.get("devices", ()))}) for leg in data["legs"])
+    return History(tuple(legs), data["origin"])

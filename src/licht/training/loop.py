@@ -31,6 +31,7 @@ from licht.training.rest import let_threads_rest
 from licht.training.shard import shard, whole
 from licht.training.state import (
     checkpoints,
+    devices_of,
     load_state,
     save_state,
     seconds_at_sheet,
@@ -138,6 +139,8 @@ class _Run:
             task.follow(self.ema.tensors)
         self.before = seconds_trained(checkpoints(run)[-1]) if self.step else 0.0
         self.sheet_at = seconds_at_sheet(checkpoints(run)[-1]) if self.step else 0.0
+        here = device_told(next(task.module.parameters()).device, rank)
+        self.devices = tuple(dict.fromkeys((*(devices_of(checkpoints(run)[-1]) if self.step else ()), here)))
         self.begun = time.monotonic()
         forward = DistributedDataParallel(task.module) if rank.count > 1 and not self.sharded else task.module
         self.forward = forward
@@ -192,7 +195,7 @@ class _Run:
     def _save(self) -> None:
         first = self.rank.index == 0
         if first or self.sharded:
-            rest = (self.recipe, self._seconds(), first, self.sheet_at)
+            rest = (self.recipe, self._seconds(), first, self.sheet_at, self.devices)
             save_state(self.run, self.step, self.task.module, self.ema, self.optimizers, *rest)
 
     def _seconds(self) -> float:
@@ -246,6 +249,16 @@ class _Run:
         return float(value)
 
 
+def device_told(device: torch.device, rank: Rank) -> str:
+    """What trains, in words: all processes together."""
+    if device.type == "cuda":
+        return f"{rank.count} x {torch.cuda.get_device_name(device)}"
+    if device.type != "cpu":
+        return device.type
+    threads = rank.count * torch.get_num_threads()
+    return "one CPU core" if threads == 1 else f"{threads} CPU cores"
+
+
 def _make_folder(run: Path) -> None:
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -276,6 +289,15 @@ def distributed() -> Iterator[Rank]:
     finally:
         let_threads_rest(_REST_S)
         dist.destroy_process_group()
+
+
+def all_have(rank: Rank, here: bool) -> bool:
+    """Whether every process says so."""
+    if rank.count == 1:
+        return here
+    flag = torch.tensor(float(here))
+    dist.all_reduce(flag, op=dist.ReduceOp.MIN)
+    return bool(flag.item())
 
 
 def first_alone(rank: Rank, prepare: Callable[[], T]) -> T:

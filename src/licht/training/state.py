@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ def save_state(
     seconds: float = 0.0,
     write: bool = True,
     sheet_seconds: float = 0.0,
+    devices: Sequence[str] = (),
 ) -> Path:
     """Write everything needed to go on after `step` steps and `seconds` of training, `sheet_seconds` at the last sheet.
 
-    Where tensors are spread over processes, all of them call, and only one is to `write`.
+    `devices` are those that it was trained on, in words. Where tensors are spread over processes, all of them call, and only one is to `write`.
     Raises `OutputFailed`; older checkpoints survive that.
     """
     tensors = {f"model/{name}": tensor for name, tensor in module.state_dict().items()}
@@ -54,7 +56,7 @@ def save_state(
         save_file(tensors, partial / "state.safetensors")
         (partial / "recipe.json").write_text(recipe.as_json(), "utf-8")
         progress = {"step": step, "seconds": round(seconds, 1), "sheet_seconds": round(sheet_seconds, 1)}
-        (partial / "progress.json").write_text(json.dumps(progress), "utf-8")
+        (partial / "progress.json").write_text(json.dumps({**progress, "devices": list(devices)}), "utf-8")
         _put_in_place(partial, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -161,15 +163,24 @@ def step_of(checkpoint: Path) -> int:
 
 def seconds_trained(checkpoint: Path) -> float:
     """Wall-clock seconds of training up to a checkpoint, over all calls; 0 where that was not kept."""
-    path = checkpoint / "progress.json"
-    return float(json.loads(path.read_text("utf-8"))["seconds"]) if path.is_file() else 0.0
+    return float(_progress(checkpoint).get("seconds", 0.0))
+
+
+def devices_of(checkpoint: Path) -> tuple[str, ...]:
+    """The devices that a run was trained on up to a checkpoint, over all calls; empty where that was not kept."""
+    return tuple(_progress(checkpoint).get("devices", ()))
 
 
 def seconds_at_sheet(checkpoint: Path) -> float:
     """The same up to the last sheet; where that was not kept, as if one had been drawn with the checkpoint."""
-    path = checkpoint / "progress.json"
-    progress = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    progress = _progress(checkpoint)
     return float(progress["sheet_seconds"]) if "sheet_seconds" in progress else seconds_trained(checkpoint)
+
+
+def _progress(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / "progress.json"
+    progress: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return progress
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
