@@ -235,6 +235,16 @@ def test_intervals_hold_their_figure_and_shrink_with_trials() -> None:
     assert around.low < around.value == 2.5 < around.high
     assert share_of_ceiling([True, False, True, False], [True, True, True, False]).value == pytest.approx(2 / 3)
     assert gap([True, False], [True, True]).value == -50.0
+    none = share_of_ceiling([False] * 60, [True] * 57 + [False] * 3)
+    assert (none.value, none.low) == (0.0, 0.0)
+    assert none.high == pytest.approx(share([False] * 60).high / 0.95)
+    assert 0.05 < none.high < 0.08
+    # Newcombe, 1998: example (a) of its table II, 56 of 70 less 48 of 80
+    apart = gap([True] * 56 + [False] * 14, [True] * 48 + [False] * 32)
+    assert apart.n == 150
+    assert [apart.value, apart.low, apart.high] == pytest.approx([20.0, 5.24, 33.39], abs=0.01)
+    sure = gap([True] * 30, [True] * 30)
+    assert sure.low == -sure.high < 0
 
 
 def test_regions_of_color_are_found_where_they_are() -> None:

@@ -9,7 +9,7 @@ from licht.core.errors import InvalidSettings
 from licht.quant.swap import quantise, worth_quantising, worth_storing_small
 from licht.recipes.nano import nano_dev, nano_klein
 from licht.training.config import DataConfig, DistilConfig, Recipe, Source, Stream, Task
-from licht.training.distil import DistilBatch, DistilTask, Student, step_times
+from licht.training.distil import DistilBatch, DistilTask, Student, Teacher, step_times
 from licht.training.flow import FlowNetworks
 from licht.training.loop import Rank, train
 from licht.training.store import StreamStore
@@ -107,12 +107,12 @@ def test_a_step_student_imitates_where_the_teacher_arrives(teacher: FlowNetworks
     assert isinstance(student, Student)
     with torch.no_grad():
         held = student._held[0]
-        texts = held.texts(batch)
+        shown = held.shown(batch)
         begin, middle, end = step_times(16, 4, 2)[3]
         x = (1 - begin) * batch.rows.x0_BLC + begin * batch.rows.noise_BLC
         ones = torch.ones_like(batch.rows.t_B)
-        half = x + (middle - begin) * held.velocity(batch.rows, texts, x, begin * ones, batch.guidance_B)
-        last = half + (end - middle) * held.velocity(batch.rows, texts, half, middle * ones, batch.guidance_B)
+        half = x + (middle - begin) * held.velocity(batch.rows, shown, x, begin * ones, batch.guidance_B)
+        last = half + (end - middle) * held.velocity(batch.rows, shown, half, middle * ones, batch.guidance_B)
         found = task.networks.velocity(batch.rows, x, begin * ones)
     expected = (found - (last - x) / (end - begin)).square().mean()
     assert end == 0.0
@@ -127,6 +127,33 @@ def test_cut_captions_are_guided_against_an_empty_caption_of_their_length(
     batch = task.batch(0, Rank())
     assert batch.rows.ids_BT.shape[1] == batch.empty_1T.shape[1] == 16
     assert loss_of(task, batch) > 0
+
+
+def test_references_can_be_followed_more_than_by_themselves(teacher: FlowNetworks, tmp_path: Path) -> None:
+    """Three passes: nothing, the references alone, both (Brooks et al., 2023)."""
+    recipe = small(replace(nano_klein(), distil=DistilConfig(reference_guidance=2.0)))
+    task = task_of(recipe, tmp_path, teacher)
+    batch = task.batch(0, Rank())
+    rows, ones = batch.rows, torch.ones_like(batch.rows.t_B)
+    held, plain = Teacher(teacher, 2.0), Teacher(teacher)
+    shown, x = held.shown(batch), rows.noise_BLC
+    with torch.no_grad():
+        alone = replace(rows, references_BRC=None, reference_grids=())
+        nothing = teacher.velocity_after(alone, shown.unconditional_BTD, x, ones)
+        shown_only = teacher.velocity_after(rows, shown.unconditional_BTD, x, ones)
+        both = teacher.velocity_after(rows, shown.conditional_BTD, x, ones)
+        expected = nothing + 2.0 * (shown_only - nothing) + 3.0 * (both - shown_only)
+        found = held.velocity(rows, shown, x, ones, batch.guidance_B)
+        assert torch.allclose(found, expected, atol=1e-5)
+        assert not torch.allclose(found, plain.velocity(rows, shown, x, ones, batch.guidance_B), atol=1e-3)
+        # without references there is nothing to follow
+        told = replace(shown, cache=None)
+        assert torch.equal(
+            held.velocity(alone, told, x, ones, batch.guidance_B),
+            plain.velocity(alone, told, x, ones, batch.guidance_B),
+        )
+    with pytest.raises(InvalidSettings, match="needs a teacher without embedded guidance"):
+        Teacher(FlowNetworks(TINY, guidance_embed=True), 2.0)
 
 
 def test_two_ranks_take_the_rows_of_one(teacher: FlowNetworks, tmp_path: Path) -> None:

@@ -45,22 +45,34 @@ def mean(values: Sequence[float]) -> Row:
 
 
 def share_of_ceiling(hits: Sequence[bool], ceiling: Sequence[bool]) -> Row:
-    """Successes of a model over successes on true pictures of the same prompts, resampled together."""
+    """Successes of a model over successes on true pictures of the same prompts, resampled together.
+
+    Where all of the model's pictures fail or all succeed there is nothing to resample: Wilson's interval over the
+    ceiling's share.
+    """
     ours, true = np.asarray(hits, np.float64), np.asarray(ceiling, np.float64)
     if not true.sum():
         return replace(_NONE, n=len(true))
+    value = float(ours.sum() / true.sum())
+    if ours.min() == ours.max():
+        alone = share(hits)
+        return Row(value, alone.low / float(true.mean()), alone.high / float(true.mean()), len(ours))
     at = _resampled(len(ours), 0)
     ratios = ours[at].sum(1) / np.maximum(true[at].sum(1), 1.0)
-    return Row(float(ours.sum() / true.sum()), *_percentiles(ratios), len(ours))
+    return Row(value, *_percentiles(ratios), len(ours))
 
 
 def gap(hits: Sequence[bool], others: Sequence[bool]) -> Row:
-    """Difference of two shares in percentage points, first less second, each resampled by itself; `n` counts both."""
+    """Difference of two shares in percentage points, first less second; `n` counts both.
+
+    Newcombe's interval (1998, method 10), out of Wilson's of each: it holds for shares of 0 and 1 too.
+    """
     if not hits or not others:
         return replace(_NONE, n=len(hits) + len(others))
-    a, b = np.asarray(hits, np.float64), np.asarray(others, np.float64)
-    drawn = a[_resampled(len(a), 0)].mean(1) - b[_resampled(len(b), 1)].mean(1)
-    return Row(100 * float(a.mean() - b.mean()), *_percentiles(100 * drawn), len(a) + len(b))
+    a, b = share(hits), share(others)
+    below, above = math.hypot(a.value - a.low, b.high - b.value), math.hypot(a.high - a.value, b.value - b.low)
+    apart = a.value - b.value
+    return Row(100 * apart, 100 * (apart - below), 100 * (apart + above), a.n + b.n)
 
 
 def _resampled(count: int, seed: int) -> np.ndarray:

@@ -31,6 +31,7 @@ from licht.evaluation.judge_networks import (
 )
 from licht.evaluation.seen import OBJECT_CATEGORIES, PICTURE_CATEGORIES, colors_sorted, truth
 from licht.training.config import Recipe, Task
+from licht.training.draws import generator_of
 from licht.training.loop import Rank
 from licht.training.pictures import PictureStore
 from licht.training.state import newest_checkpoint, read_recipe, read_tensors
@@ -333,7 +334,7 @@ class JudgeTask:
 
     def batch(self, step: int, rank: Rank) -> JudgeBatch:
         """This rank's pictures of the step."""
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
+        generator = generator_of(self.recipe, step)
         count = self.recipe.optim.batch
         indices = torch.randint(self.store.count - _HELD_OUT, (count,), generator=generator)
         turned = torch.rand(count, generator=generator) < 0.5

@@ -198,6 +198,16 @@ def sources_right(seen: Seen, target: Scene, sources: Sequence[int | None]) -> b
     return _each_right(seen, target, [NAMED if source is None else SHOWN for source in sources])
 
 
+def source_attributes_right(seen: Seen, target: Scene, sources: Sequence[int | None]) -> list[tuple[str, bool]]:
+    """Of what references show of subjects, category by category, whether it is seen; of one that is not, all is wrong."""
+    right, found = truth(target), list[tuple[str, bool]]()
+    for one, asked, source in zip(assign(seen, right), right.objects, sources, strict=True):
+        names = [] if source is None else [name for name in SHOWN if name in asked.attributes]
+        wrong = names if one is None else wrong_attributes(one, asked.attributes, names)
+        found += [(name, name not in wrong) for name in names]
+    return found
+
+
 def follows(seen: Seen, target: Scene, reach: float = 0.08) -> bool:
     """Whether just the subjects of the target are there, each in its place, kind and colour."""
     return len(seen.objects) == len(target.subjects) and all(

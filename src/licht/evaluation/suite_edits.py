@@ -1,6 +1,6 @@
 """Edits and references: was the change made, did the rest stay, is each reference in its place?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import torch
@@ -49,6 +49,7 @@ def edit(bench: Bench) -> None:
         for kind in EDIT_KINDS:
             of_kind = [hit for hit, each in zip(some, edits, strict=True) if each.kind == kind]
             rows[f"edit_{kind}{suffix}"] = share(of_kind)
+    _kept(bench, edits, drawn, after)
     rows["edit_rest_psnr"] = mean(_rest_psnr(drawn, before, after))
     if bench.autoencoder is not None:
         # no model of this autoencoder can give the rest back more exactly
@@ -102,6 +103,18 @@ def _nearer(drawn: Tensor, before: Tensor, after: Tensor) -> bool:
     changed = change_mask(before[None], after[None])[0]
     to_after, to_before = ((drawn.float() - other.float()).square()[changed].mean() for other in (after, before))
     return bool(to_after < to_before)
+
+
+def _kept(bench: Bench, edits: Sequence[Edit], drawn: Sequence[Tensor], after: Tensor) -> None:
+    """Of edits that ask nothing of the subjects, how many leave all of those there, in number, kind, colour and place.
+
+    Some of them, such as a new floor, leave hardly anything of the picture whose PSNR could tell.
+    """
+    of_rest = [at for at, each in enumerate(edits) if each.kind not in _OF_SUBJECTS and each.kind != "camera"]
+    for suffix, pictures in (("", drawn), ("_ceiling", list(after))):
+        seen = bench.look([pictures[at] for at in of_rest])
+        kept = [scoring.follows(one, edits[at].after) for one, at in zip(seen, of_rest, strict=True)]
+        bench.notebook.rows[f"edit_subjects_kept{suffix}"] = share(kept)
 
 
 def _rest_psnr(drawn: Sequence[Tensor], before: Tensor, after: Tensor) -> list[float]:
@@ -184,8 +197,21 @@ def row(bench: Bench, name: str, tasks: Sequence[Task], right: Right) -> None:
         drawn.append(bench.draw(text, SEED + at, list(references)))
         labels.append(text)
         shown.append(_beside(_tiled(references), drawn[-1]))
-    hits = [right(seen, task) for seen, task in zip(bench.look(drawn), tasks, strict=True)]
+    looks = bench.look(drawn)
     true = bench.look(list(render([task.target for task in tasks], 128, 128)))
+    hits = [right(seen, task) for seen, task in zip(looks, tasks, strict=True)]
     bench.notebook.rows[name] = share(hits)
     bench.notebook.rows[f"{name}_ceiling"] = share([right(s, task) for s, task in zip(true, tasks, strict=True)])
+    _by_attribute(bench, name, tasks, {"": looks, "_ceiling": true})
     bench.keep(name, shown, labels, hits)
+
+
+def _by_attribute(bench: Bench, name: str, tasks: Sequence[Task], looks: Mapping[str, Sequence[Seen]]) -> None:
+    """Of what references show of subjects, the share of each attribute that is kept; none where they show maps."""
+    for suffix, seen in looks.items():
+        found: dict[str, list[bool]] = {}
+        for one, task in zip(seen, tasks, strict=True):
+            for category, right in scoring.source_attributes_right(one, task.target, task.sources):
+                found.setdefault(category, []).append(right)
+        rows = {f"{name}_{category}{suffix}": share(hits) for category, hits in sorted(found.items())}
+        bench.notebook.rows.update(rows)

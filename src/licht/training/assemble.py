@@ -220,8 +220,12 @@ def _distillation(
     teacher = start
     if recipe.teacher_from is not None:
         teacher = open_networks(named_folder(recipe.teacher_from, known), recipe.networks)
+    # kept before the teacher is changed for the device
+    tower = teacher.tower.state_dict()
     task = DistilTask(recipe, stores, encoder, device, preview, teacher)
     fill(task.networks, start)
+    # it reads what the teacher's tower says, and is to be drawn with that tower
+    task.networks.tower.load_state_dict(tower)
     return task
 
 

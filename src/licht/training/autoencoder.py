@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from licht.model.autoencoder import Autoencoder, patchify
 from licht.training.build import autoencoder_config, initialise_autoencoder
 from licht.training.config import AutoencoderLoss, Recipe
+from licht.training.draws import generator_of
 from licht.training.loop import Rank
 from licht.training.objectives import psnr, reconstruction_losses
 from licht.training.pictures import PictureStore, WriteSheet
@@ -88,7 +89,7 @@ class AutoencoderTask:
 
     def batch(self, step: int, rank: Rank) -> AutoencoderBatch:
         """Crops and noise of this rank's rows."""
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
+        generator = generator_of(self.recipe, step)
         count = self.recipe.optim.batch
         crop = self.recipe.data.crop_px
         indices = torch.randint(self.store.count - _HELD_OUT, (count,), generator=generator)
@@ -97,7 +98,7 @@ class AutoencoderTask:
         z = self.recipe.networks.z_channels
         noise = torch.randn(count, z, crop // 8, crop // 8, generator=generator)
         level = self.recipe.autoencoder.noise * torch.rand(count, generator=generator)
-        rows = slice(rank.index, None, rank.count)
+        rows = rank.rows
         at = list(zip(tops[rows].tolist(), lefts[rows].tolist(), strict=True))
         whole = self.store.images(indices[rows])
         crops = [image[:, top : top + crop, left : left + crop] for image, (top, left) in zip(whole, at, strict=True)]

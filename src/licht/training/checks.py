@@ -34,7 +34,9 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         **dict.fromkeys(("flow.caption_dropout", "flow.full_length", "distil.on_policy"), (0, 1)),
         "flow.text_step": (1, _ANY),
         **dict.fromkeys(("flow.self_flow", "flow.grounded"), (0, _ANY)),
-        **dict.fromkeys(("distil.guidance", "distil.least_guidance", "distil.most_guidance"), (0, _ANY)),
+        **dict.fromkeys(
+            ("distil.guidance", "distil.reference_guidance", "distil.least_guidance", "distil.most_guidance"), (0, _ANY)
+        ),
         **dict.fromkeys(("distil.steps", "distil.substeps"), (1, _ANY)),
         **dict.fromkeys((f"networks.{name}" for name in ("vae_blocks", "vae_groups", "z_channels")), (1, _ANY)),
         **dict.fromkeys((f"networks.{name}" for name in ("hidden_size", "heads", "tower_size")), (1, _ANY)),

@@ -182,6 +182,8 @@ class DistilConfig:
     """
 
     guidance: float = 3.0
+    reference_guidance: float = 1.0
+    """How much more than by itself a teacher that guides by passes is to follow references; 1 is as by itself."""
     least_guidance: float = 1.0
     most_guidance: float = 6.0
     steps: int = 4

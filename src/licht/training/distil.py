@@ -9,14 +9,17 @@ Shapes: B batch, L latent tokens, T text tokens, C channels, D width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from licht.core.errors import InvalidSettings
+from licht.model.transformer import ReferenceCache
 from licht.sampling.schedule import empirical_mu, shift_time
 from licht.training.config import Recipe, Task
+from licht.training.draws import Purpose, generator_of
 from licht.training.flow import FlowBatch, FlowNetworks, FlowTask, Sampler
 from licht.training.fuse import fuse_blocks
 from licht.training.loop import Rank
@@ -39,36 +42,73 @@ class DistilBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
-    """Encoded captions (B, T, D) and, for classifier-free guidance, the empty caption as many times."""
+class Shown:
+    """What a teacher is shown of a batch, the same at all times: texts and references.
+
+    Encoded captions (B, T, D) and, for classifier-free guidance, the empty caption as many times; keys and values of the
+    references, if there are any.
+    """
 
     conditional_BTD: Tensor
     unconditional_BTD: Tensor
+    cache: ReferenceCache | None
 
 
 class Teacher:
     """Frozen networks. No module, so that neither optimiser nor checkpoint takes them for the student's."""
 
-    def __init__(self, networks: FlowNetworks) -> None:
-        """Guide by two passes, or by the embedding where the networks have one."""
+    def __init__(self, networks: FlowNetworks, reference_guidance: float = 1.0) -> None:
+        """Guide by two passes, or by the embedding where the networks have one.
+
+        `reference_guidance` above 1 follows references more than the networks do by themselves, by a third pass.
+        Raises `InvalidSettings` if it is asked of networks that embed their guidance.
+        """
         self.networks = networks.eval().requires_grad_(False)
         self.embeds_guidance = networks.transformer.guidance_in is not None
+        self.reference_guidance = reference_guidance
+        if self.embeds_guidance and reference_guidance != 1.0:
+            raise InvalidSettings(
+                "distil.reference_guidance needs a teacher without embedded guidance: one of nano_base's",
+                field="distil.reference_guidance",
+            )
 
     @torch.no_grad()
-    def texts(self, batch: DistilBatch) -> Texts:
-        """Encode the captions once; the student reads the same tower's states."""
+    def shown(self, batch: DistilBatch) -> Shown:
+        """Encode captions and references once; the student reads the same tower's states."""
         rows, tower = batch.rows, self.networks.tower
         states = tower(rows.ids_BT, rows.attended_BT)
-        return Texts(states, tower(batch.empty_1T, batch.empty_attended_1T).expand_as(states))
+        empty = tower(batch.empty_1T, batch.empty_attended_1T).expand_as(states)
+        return Shown(states, empty, self.networks.cached(rows, batch.guidance_B if self.embeds_guidance else None))
 
     @torch.no_grad()
-    def velocity(self, rows: FlowBatch, texts: Texts, x_BLC: Tensor, t_B: Tensor, guidance_B: Tensor) -> Tensor:
-        """Guided velocity, float32."""
+    def velocity(self, rows: FlowBatch, shown: Shown, x_BLC: Tensor, t_B: Tensor, guidance_B: Tensor) -> Tensor:
+        """Guided velocity, float32.
+
+        `v(0, 0) + s (v(0, r) - v(0, 0)) + g (v(c, r) - v(0, r))` of the caption c and the references r, with s the scale
+        of references and g that of captions (Brooks et al., 2023, https://arxiv.org/abs/2211.09800). Without references,
+        or with an s of 1, that is classifier-free guidance.
+        """
         if self.embeds_guidance:
-            return self.networks.velocity_after(rows, texts.conditional_BTD, x_BLC, t_B, guidance_B).float()
-        conditional = self.networks.velocity_after(rows, texts.conditional_BTD, x_BLC, t_B).float()
-        unconditional = self.networks.velocity_after(rows, texts.unconditional_BTD, x_BLC, t_B).float()
-        return unconditional + guidance_B.view(-1, 1, 1) * (conditional - unconditional)
+            return self._pass(rows, shown.conditional_BTD, x_BLC, t_B, shown.cache, guidance_B)
+        conditional = self._pass(rows, shown.conditional_BTD, x_BLC, t_B, shown.cache)
+        unconditional = self._pass(rows, shown.unconditional_BTD, x_BLC, t_B, shown.cache)
+        guided = unconditional + guidance_B.view(-1, 1, 1) * (conditional - unconditional)
+        if shown.cache is None or self.reference_guidance == 1.0:
+            return guided
+        alone = replace(rows, references_BRC=None, reference_grids=())
+        nothing = self._pass(alone, shown.unconditional_BTD, x_BLC, t_B, None)
+        return guided + (self.reference_guidance - 1.0) * (unconditional - nothing)
+
+    def _pass(
+        self,
+        rows: FlowBatch,
+        text_BTD: Tensor,
+        x_BLC: Tensor,
+        t_B: Tensor,
+        cache: ReferenceCache | None,
+        guidance_B: Tensor | None = None,
+    ) -> Tensor:
+        return self.networks.velocity_after(rows, text_BTD, x_BLC, t_B, guidance_B, cache=cache).float()
 
 
 class Student(nn.Module):
@@ -96,28 +136,33 @@ class Student(nn.Module):
 
     def _guidance_loss(self, batch: DistilBatch) -> Tensor:
         rows, teacher = batch.rows, self._held[0]
-        texts = teacher.texts(batch)
+        shown = teacher.shown(batch)
         x_BLC, _ = interpolate(rows.x0_BLC, rows.noise_BLC, rows.t_B)
-        target = teacher.velocity(rows, texts, x_BLC, rows.t_B, batch.guidance_B)
-        found = self.networks.velocity_after(rows, texts.conditional_BTD, x_BLC, rows.t_B, batch.guidance_B)
+        target = teacher.velocity(rows, shown, x_BLC, rows.t_B, batch.guidance_B)
+        found = self.networks.velocity_after(rows, shown.conditional_BTD, x_BLC, rows.t_B, batch.guidance_B)
         return velocity_loss(found, target).mean()
 
     def _steps_loss(self, batch: DistilBatch) -> Tensor:
         rows, teacher = batch.rows, self._held[0]
-        texts = teacher.texts(batch)
+        shown = teacher.shown(batch)
         times = step_times(rows.x0_BLC.shape[1], self.recipe.distil.steps, self.recipe.distil.substeps)
         first, last = times[batch.start][0], times[batch.start][-1]
-        x_BLC = self._start(batch, texts, times)
+        # one pass over the references serves the way to the start and the step itself; its gradient is the step's
+        cache = self.networks.cached(rows)
+        x_BLC = self._start(batch, shown.conditional_BTD, cache, times)
         reached = x_BLC
         for here, there in pairwise(times[batch.start]):
             t_B = torch.full_like(rows.t_B, here)
-            reached = reached + (there - here) * teacher.velocity(rows, texts, reached, t_B, batch.guidance_B)
+            reached = reached + (there - here) * teacher.velocity(rows, shown, reached, t_B, batch.guidance_B)
         target = (reached - x_BLC) / (last - first)
-        found = self.networks.velocity_after(rows, texts.conditional_BTD, x_BLC, torch.full_like(rows.t_B, first))
+        t_B = torch.full_like(rows.t_B, first)
+        found = self.networks.velocity_after(rows, shown.conditional_BTD, x_BLC, t_B, cache=cache)
         return velocity_loss(found, target).mean()
 
     @torch.no_grad()
-    def _start(self, batch: DistilBatch, texts: Texts, times: Sequence[Sequence[float]]) -> Tensor:
+    def _start(
+        self, batch: DistilBatch, text_BTD: Tensor, cache: ReferenceCache | None, times: Sequence[Sequence[float]]
+    ) -> Tensor:
         """Where the step begins: at noise, at noisy data, or where the student comes from noise by itself."""
         rows = batch.rows
         if not batch.on_policy:
@@ -125,7 +170,7 @@ class Student(nn.Module):
         x_BLC = rows.noise_BLC
         for passed in times[: batch.start]:
             t_B = torch.full_like(rows.t_B, passed[0])
-            velocity = self.networks.velocity_after(rows, texts.conditional_BTD, x_BLC, t_B).float()
+            velocity = self.networks.velocity_after(rows, text_BTD, x_BLC, t_B, cache=cache).float()
             x_BLC = x_BLC + (passed[-1] - passed[0]) * velocity
         return x_BLC
 
@@ -154,7 +199,7 @@ class DistilTask(FlowTask):
         torch.manual_seed(recipe.seed)
         if recipe.optim.compile:
             fuse_blocks(teacher)
-        student = Student(recipe, Teacher(teacher.to(device))).to(device)
+        student = Student(recipe, Teacher(teacher.to(device), recipe.distil.reference_guidance)).to(device)
         self.networks = student.networks
         self.module = student
 
@@ -162,7 +207,7 @@ class DistilTask(FlowTask):
         """The rows of a flow batch, with their captions, and the scales and starts of this step."""
         distil = self.recipe.distil
         rows = self.flow_batch(step, rank)
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step + 500_000_009)
+        generator = generator_of(self.recipe, step, Purpose.DISTILLING)
         count = self.recipe.optim.batch
         spread = distil.most_guidance - distil.least_guidance
         drawn = distil.least_guidance + spread * torch.rand(count, generator=generator)
@@ -174,7 +219,7 @@ class DistilTask(FlowTask):
             rows=rows,
             empty_1T=empty,
             empty_attended_1T=self.encoder.attended(empty),
-            guidance_B=guidance[rank.index :: rank.count].to(self.device),
+            guidance_B=guidance[rank.rows].to(self.device),
             start=start,
             on_policy=on_policy or start == 0,
         )

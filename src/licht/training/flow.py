@@ -15,6 +15,7 @@ from licht.model.text import TextTower
 from licht.model.transformer import Flux2Transformer, ReferenceCache, Watch
 from licht.training.build import initialise_tower, initialise_transformer, text_config, transformer_config
 from licht.training.config import Networks, Recipe
+from licht.training.draws import generator_of, turn
 from licht.training.loop import Rank
 from licht.training.objectives import draw_times, interpolate, velocity_loss
 from licht.training.store import StreamStore
@@ -149,7 +150,7 @@ class FlowTask:
         torch.manual_seed(recipe.seed)
         self.networks = self.build().to(device)
         self.module: nn.Module = self.networks
-        self.weights = torch.tensor([store.stream.weight for store in stores])
+        self.weights = torch.tensor([store.stream.weight for store in stores], dtype=torch.float64)
         self.empty = torch.from_numpy(encoder([""])[0].astype("int64"))
         self.captions = {
             store.stream.name: CaptionDraw(store.caption_lengths(encoder.pad_id), recipe.flow.text_step, encoder.length)
@@ -170,12 +171,17 @@ class FlowTask:
 
     def pick(self, step: int) -> Pick:
         """The captions of a step, for all ranks."""
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
-        store = self.stores[int(torch.multinomial(self.weights, 1, generator=generator))]
+        generator = generator_of(self.recipe, step)
+        store = self.stores[self._stream(step)]
         captions, length = self.captions[store.stream.name].draw(
             self.recipe.optim.batch, self.recipe.flow.full_length, generator
         )
         return Pick(store, captions, length, generator)
+
+    def _stream(self, step: int) -> int:
+        """Which stream a step takes: each as often as its weight says, at even distances."""
+        reached = self.weights.cumsum(0) / self.weights.sum()
+        return min(int((reached <= turn(self.recipe, step)).sum()), len(reached) - 1)
 
     def batch_of(self, pick: Pick, rank: Rank) -> FlowBatch:
         """This rank's rows of what was picked; its generator goes on."""
@@ -185,7 +191,7 @@ class FlowTask:
         t_B = draw_times(count, flow.shape, flow.shift, generator)
         tokens, channels = stream.grid[0] * stream.grid[1], 4 * self.recipe.networks.z_channels
         noise = torch.randn(count, tokens, channels, generator=generator)
-        mine = slice(rank.index, None, rank.count)
+        mine = rank.rows
         rows = store.rows(captions[mine])
         ids = torch.where(dropped[mine, None], self.empty, rows.ids_BT)[:, :length].to(self.device)
         references = rows.references_BRC

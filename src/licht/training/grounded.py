@@ -119,7 +119,7 @@ class KnownTask(FlowTask, ABC):
 
     def truth_of(self, pick: Pick, rank: Rank) -> Tensor:
         """What this rank's rows of what was picked show, uint8 (B, L, K)."""
-        mine = pick.captions[rank.index :: rank.count]
+        mine = pick.captions[rank.rows]
         return self.truths[pick.store.stream.name].rows(mine).to(self.device)
 
 

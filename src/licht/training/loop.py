@@ -49,6 +49,11 @@ class Rank:
     index: int = 0
     count: int = 1
 
+    @property
+    def rows(self) -> slice:
+        """Its rows of a batch."""
+        return slice(self.index, None, self.count)
+
 
 class TrainingTask(Protocol):
     """What a task gives the loop: a module whose forward is the loss, and batches by step."""

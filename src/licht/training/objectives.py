@@ -20,14 +20,18 @@ def shift_times(t: Tensor, shift: float) -> Tensor:
 
 
 def draw_times(count: int, shape: TimeShape, shift: float, generator: torch.Generator) -> Tensor:
-    """(count,) float32 times in (0, 1), drawn on the generator's device."""
+    """(count,) float32 times in (0, 1), drawn on the generator's device.
+
+    Stratified: one in each of `count` equally likely parts of the distribution, in a random order, so that batches differ
+    less from one another than with independent times.
+    """
     device = generator.device
-    if shape is TimeShape.UNIFORM:
-        t = torch.rand(count, generator=generator, device=device)
-    elif shape is TimeShape.LOGIT_NORMAL:
-        t = torch.sigmoid(torch.randn(count, generator=generator, device=device))
-    else:
-        t = plateau_times(torch.rand(count, generator=generator, device=device))
+    order = torch.randperm(count, generator=generator, device=device)
+    t = (order + torch.rand(count, generator=generator, device=device)) / count
+    if shape is TimeShape.LOGIT_NORMAL:
+        t = torch.sigmoid(torch.special.ndtri(t.clamp(1e-7, 1 - 1e-7)))
+    elif shape is TimeShape.PLATEAU:
+        t = plateau_times(t)
     return shift_times(t, shift).clamp(1e-4, 1 - 1e-4)
 
 

@@ -19,6 +19,7 @@ from torch.func import functional_call
 from licht.training.config import Recipe
 from licht.training.critic import NOISE, Critic, Sight, unlike
 from licht.training.distil import step_times
+from licht.training.draws import Purpose, generator_of
 from licht.training.flow import FlowBatch, FlowNetworks, Grid
 from licht.training.grounded import KnownTask, told_loss
 from licht.training.loop import Rank
@@ -125,10 +126,10 @@ class PolishTask(KnownTask):
     def batch(self, step: int, rank: Rank) -> PolishBatch:
         """The rows of a flow batch with what they show, where the step starts and what disturbs the critic."""
         pick = self.pick(step)
-        mine = slice(rank.index, None, rank.count)
+        mine = rank.rows
         truth = self.truth_of(pick, rank)
         rows = self.batch_of(pick, rank)
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step + 700_000_001)
+        generator = generator_of(self.recipe, step, Purpose.BESIDE)
         # later starts are more frequent: they cost less, and settle what was wanting most
         chances = torch.arange(1.0, self.recipe.distil.steps + 1)
         start = int(torch.multinomial(chances, 1, generator=generator))

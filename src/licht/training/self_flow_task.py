@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from licht.training.config import Recipe
+from licht.training.draws import Purpose, generator_of
 from licht.training.flow import FlowTask, Sampler
 from licht.training.loop import Rank
 from licht.training.objectives import draw_times
@@ -37,9 +38,9 @@ class SelfFlowTask(FlowTask):
     def batch(self, step: int, rank: Rank) -> SelfFlowBatch:
         """The rows of a flow batch with their second times and masks."""
         rows = self.flow_batch(step, rank)
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step + 700_000_001)
+        generator = generator_of(self.recipe, step, Purpose.BESIDE)
         count, flow = self.recipe.optim.batch, self.recipe.flow
         second = draw_times(count, flow.shape, flow.shift, generator)
         masked = torch.rand(count, rows.x0_BLC.shape[1], generator=generator) < MASKED
-        mine = slice(rank.index, None, rank.count)
+        mine = rank.rows
         return SelfFlowBatch(rows, second[mine].to(self.device), masked[mine].to(self.device))
