@@ -27,6 +27,7 @@ def all_tasks() -> list[Task]:
     many = suite_edits.tasks("subjects", N, 2)
     return [
         *suite_edits.tasks("subject", N, 1),
+        *suite_edits.tasks("pick", N, 2),
         *many,
         *(task.swapped() for task in many),
         *suite_edits.tasks("many", N, 8),
@@ -55,7 +56,7 @@ def measured(told: Sequence[Asked], change: Change) -> Report:
     return run_suite("multiref", bench, "copyist")
 
 
-ROWS = ("one_reference", "many_references", "order_swap", "ten_references", "depth_follow")
+ROWS = ("one_reference", "picked_reference", "many_references", "order_swap", "ten_references", "depth_follow")
 
 
 def test_who_draws_every_target_has_perfect_figures(told: list[Asked]) -> None:

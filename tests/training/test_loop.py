@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from licht.core.errors import InvalidSettings, NotAvailable, OutputFailed
 from licht.training.log import read_log
-from licht.training.loop import Rank, Report, TrainingDiverged, refuse_unspreadable, train
+from licht.training.loop import Rank, Report, TrainingDiverged, refuse_uneven, refuse_unspreadable, train
 from licht.training.optim import rate_factor
 from licht.training.state import checkpoints, read_tensors
 from licht.training.tensorboard import open_tensorboard
@@ -179,6 +179,14 @@ def test_rows_of_all_ranks_are_the_rows_of_one(tmp_path: Path) -> None:
     whole, _ = task.batch(3, Rank())
     parts = [task.batch(3, Rank(index, 2))[0] for index in range(2)]
     assert torch.equal(torch.stack(parts, 1).flatten(0, 1), whole)
+
+
+def test_processes_that_cannot_share_a_batch_evenly_are_refused() -> None:
+    recipe = toy_recipe()
+    refuse_uneven(recipe, Rank(0, recipe.optim.batch))
+    with pytest.raises(InvalidSettings, match="expected a multiple of the 3 processes") as told:
+        refuse_uneven(replace(recipe, optim=replace(recipe.optim, batch=8)), Rank(0, 3))
+    assert told.value.field == "optim.batch"
 
 
 def test_everything_logged_is_watched(tmp_path: Path) -> None:

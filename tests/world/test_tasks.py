@@ -55,10 +55,12 @@ def test_unknown_kinds_are_refused() -> None:
 
 @pytest.mark.parametrize("kind", TASK_KINDS)
 def test_instructions_mention_every_reference_and_no_other(kind: TaskKind) -> None:
+    """But one of several, where one is to be picked."""
     for task in TASKS[kind]:
         assert is_clear(task.target)
+        mentioned = list(task.sources) if kind == "pick" else list(range(len(task.references)))
         for text in task.instructions:
-            assert sorted(image_mentions(text, 99)) == list(range(len(task.references))), text
+            assert sorted(image_mentions(text, 99)) == mentioned, text
             bare = re.sub(r'"[A-Z0-9]+"', "", text)
             assert bare == bare.lower()
             assert "{" not in text
@@ -80,6 +82,15 @@ def test_counts_of_references() -> None:
     assert set(many) == set(range(5, 11))
     several = [len(sample_task("subjects", 6, index).references) for index in range(40)]
     assert set(several) == {2, 3, 4}
+
+
+def test_one_of_several_references_is_picked_by_its_number() -> None:
+    for task in TASKS["pick"]:
+        assert len(task.target.subjects) == 1
+        assert 2 <= len(task.references) <= 4
+        looks = [_look(_shown(task, number).subjects[0]) for number in range(len(task.references))]
+        assert len(set(looks)) == len(looks)
+    assert {task.sources[0] for task in TASKS["pick"]} >= {0, 1, 2}
 
 
 def test_swapping_references_swaps_the_subjects_and_keeps_the_words() -> None:

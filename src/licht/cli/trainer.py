@@ -88,13 +88,14 @@ def follow(recipe: "Recipe", order: Order, tell: Tell) -> str | None:
     Raises `InvalidSettings` for minutes that are no number of them, and what preparing and training raise.
     """
     from licht.core.errors import InvalidSettings
-    from licht.training.loop import all_have, distributed, first_alone, train
+    from licht.training.loop import all_have, distributed, first_alone, refuse_uneven, train
     from licht.training.tensorboard import open_tensorboard
 
     if not 0 <= order.minutes < math.inf:
         raise InvalidSettings(f"minutes are {order.minutes}; expected a number from 0", field="minutes")
     deadline = time.monotonic() + 60 * order.minutes
     with distributed() as rank:
+        refuse_uneven(recipe, rank)
         first = not rank.index
         told_at = -_EVERY_S
 

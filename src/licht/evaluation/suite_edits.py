@@ -155,6 +155,8 @@ def multiref(bench: Bench) -> None:
     """References kept, put together, exchanged and followed."""
     one = tasks("subject", bench.count(BOLD), 1)
     row(bench, "one_reference", one, lambda seen, task: scoring.sources_right(seen, task.target, task.sources))
+    picked = tasks("pick", bench.count(USUAL), 2)
+    row(bench, "picked_reference", picked, lambda seen, task: scoring.sources_right(seen, task.target, task.sources))
     many = tasks("subjects", bench.count(USUAL), 2)
     row(bench, "many_references", many, all_in_place)
     row(bench, "order_swap", [task.swapped() for task in many], all_in_place)

@@ -57,7 +57,7 @@ REFERENCES: Final[Mapping[str, tuple[int, int]]] = MappingProxyType(
     {
         **dict.fromkeys(("subject", "palette", "lettering", "depth", "edges"), (1, 1)),
         **dict.fromkeys(("floor", "lighting"), (1, 2)),
-        "subjects": (2, 4),
+        **dict.fromkeys(("pick", "subjects"), (2, 4)),
         "many": (5, 10),
         "mixed": (2, 5),
     }

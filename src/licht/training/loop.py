@@ -109,10 +109,11 @@ def train(
 ) -> Report:
     """Train for at most `minutes` or until the recipe's last step; goes on from the newest checkpoint in `run`.
 
-    Raises `InvalidSettings` if `run` belongs to another recipe, `OutputFailed` if a checkpoint, the log or a sheet cannot be written,
+    Raises `InvalidSettings` if `run` belongs to another recipe or processes cannot share a batch evenly, `OutputFailed` if a checkpoint, the log or a sheet cannot be written,
     `TrainingDiverged` for a loss that is not finite.
     """
     with distributed() as rank:
+        refuse_uneven(recipe, rank)
         return _Run(task, recipe, run, rank, on_report, watch).go(minutes)
 
 
@@ -191,9 +192,10 @@ class _Run:
         for optimizer in self.optimizers:
             optimizer.step()
         self.ema.update(self.task.module, self.step)
-        if log and self.rank.index == 0:
-            named = {name: round(float(term.detach()), 6) for name, term in terms.items()}
-            self._log({"loss": value, **named, "grad_norm": float(norm), "rate": factor})
+        if log:
+            named = {name: round(self._mean(term.detach()), 6) for name, term in terms.items()}
+            if self.rank.index == 0:
+                self._log({"loss": value, **named, "grad_norm": float(norm), "rate": factor})
         self.step += 1
         return value
 
@@ -269,6 +271,15 @@ def _make_folder(run: Path) -> None:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputFailed(f"the run's folder {run} cannot be made ({error}); name another with --run") from error
+
+
+def refuse_uneven(recipe: Recipe, rank: Rank) -> None:
+    """Raises `InvalidSettings` for a batch that the processes cannot share evenly: its rows would weigh unequally."""
+    if recipe.optim.batch % rank.count:
+        raise InvalidSettings(
+            f"optim.batch is {recipe.optim.batch}; expected a multiple of the {rank.count} processes that share it",
+            field="optim.batch",
+        )
 
 
 def refuse_unspreadable(task: TrainingTask, recipe: Recipe) -> None:

@@ -35,7 +35,7 @@ from licht.world.templates import SURROUNDINGS, TASKS
 from licht.world.words import Split, sample_word
 
 TaskKind = Literal[
-    "subject", "subjects", "many", "floor", "lighting", "palette", "lettering", "depth", "edges", "mixed"
+    "subject", "pick", "subjects", "many", "floor", "lighting", "palette", "lettering", "depth", "edges", "mixed"
 ]
 TASK_KINDS: Final[tuple[TaskKind, ...]] = get_args(TaskKind)
 Role = Literal["subject", "background", "lighting", "palette", "style", "depth", "edges"]
@@ -281,6 +281,19 @@ def _subject(dice: Dice, aspect: float) -> _Draft | None:
     return _Draft((reference,), target, sources, _plain_say(target, sources)) if target is not None else None
 
 
+def _pick(dice: Dice, aspect: float) -> _Draft | None:
+    """One subject of two to four references, by its number; the others are shown and not asked for."""
+    floor = draw.floor(dice)
+    drawn = _drawn(dice, floor, dice.weighted(((2, 0.5), (3, 0.3), (4, 0.2))))
+    chosen = dice.rng.randrange(len(drawn))
+    placed = at(drawn[chosen], dice.around(0.0, 0.2), dice.around(0.0, 0.15))
+    target = _target(dice, floor, (placed,), aspect)
+    if target is None:
+        return None
+    references = tuple(subject_reference(dice, each) for each in drawn)
+    return _Draft(references, target, (chosen,), _plain_say(target, (chosen,)))
+
+
 def _subjects(dice: Dice, aspect: float) -> _Draft | None:
     """Two to four subjects together."""
     floor = draw.floor(dice)
@@ -515,6 +528,7 @@ def _mixed_say(target: Scene, numbers: Mapping[str, int]) -> Callable[[Voice], s
 _MAKERS: Final[Mapping[TaskKind, Callable[[Dice, float], _Draft | None]]] = MappingProxyType(
     {
         "subject": _subject,
+        "pick": _pick,
         "subjects": _subjects,
         "many": _many,
         "floor": _floor,
