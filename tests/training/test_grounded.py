@@ -213,6 +213,30 @@ def test_the_velocity_term_is_the_plain_one_and_ranks_share_a_batch(tmp_path: Pa
     assert torch.equal(second.truth_BLK, batch.truth_BLK[1::2])
 
 
+def test_errors_in_tokens_that_show_something_can_count_more(tmp_path: Path) -> None:
+    recipe = replace(small(1), flow=FlowLoss(objects=3.0))
+    task = task_of(recipe, tmp_path)
+    alive(task.networks, 4)
+    batch = task.batch(0, Rank())
+    rows = batch.rows
+    shown = (labels(batch.truth_BLK[0], 4)[..., 0] != KINDS.index("floor")).view(4, 2, 4, 2).any(3).any(1).flatten()
+    assert 0 < shown.sum() < 16
+    with torch.no_grad():
+        terms = task.module(batch)
+        x, target = interpolate(rows.x0_BLC, rows.noise_BLC, rows.t_B)
+        error_BL = (task.networks.velocity(rows, x, rows.t_B) - target).square().mean(2)
+    # four parts of an error there to one part elsewhere
+    expected = (4 * error_BL[:, shown].sum(1) + error_BL[:, ~shown].sum(1)) / (4 * shown.sum() + (~shown).sum())
+    assert set(terms) == {"velocity"}
+    assert float(terms["velocity"]) == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert float(terms["velocity"]) != pytest.approx(float(error_BL.mean()), rel=1e-3)
+    assert not any("teller" in name for name in task.module.state_dict())
+    both = task_of(replace(small(1), flow=FlowLoss(objects=3.0, grounded=0.1)), tmp_path)
+    both.networks.load_state_dict(task.networks.state_dict())
+    with torch.no_grad():
+        assert float(both.module(batch)["velocity"]) == pytest.approx(float(terms["velocity"]), rel=1e-5)
+
+
 def test_every_block_is_watched_and_nothing_changes(tmp_path: Path) -> None:
     task = task_of(small(1), tmp_path)
     alive(task.networks, 4)
@@ -227,11 +251,13 @@ def test_every_block_is_watched_and_nothing_changes(tmp_path: Path) -> None:
     assert torch.equal(last, watched)
 
 
-@pytest.mark.parametrize("what", ["both", "folder"])
+@pytest.mark.parametrize("what", ["both", "both_objects", "folder", "folder_objects"])
 def test_what_cannot_be_grounded_is_refused_before_anything_is_prepared(what: str, tmp_path: Path) -> None:
     recipe = small(1)
-    if what == "both":
-        recipe = replace(recipe, flow=FlowLoss(grounded=0.1, self_flow=0.8))
+    if what.endswith("objects"):
+        recipe = replace(recipe, flow=FlowLoss(objects=1.0))
+    if what.startswith("both"):
+        recipe = replace(recipe, flow=replace(recipe.flow, self_flow=0.8))
     else:
         own = Stream("own", Source.FOLDER, (), 0, 1.0, captions=1, folder=str(tmp_path))
         recipe = replace(recipe, data=DataConfig(streams=(own,)))

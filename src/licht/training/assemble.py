@@ -15,7 +15,7 @@ from licht.training.autoencoder import AutoencoderTask
 from licht.training.build import autoencoder_config
 from licht.training.carry import check_carried, open_start
 from licht.training.checks import check
-from licht.training.config import Recipe, Source, Stream, Task
+from licht.training.config import FlowLoss, Recipe, Source, Stream, Task
 from licht.training.critic import CriticTask
 from licht.training.distil import DistilTask
 from licht.training.flow import FlowTask
@@ -111,7 +111,7 @@ def assemble(
         stores.append(store_of)
     if recipe.task is Task.FLOW:
         preview = Preview(placed, encoder, PROMPTS, write_sheet, Sampling())
-        truths = _truths(streams, data, rendered, on_progress) if recipe.flow.grounded else {}
+        truths = _truths(streams, data, rendered, on_progress) if _wants_truth(recipe.flow) else {}
         flow = _flow(recipe, stores, (encoder, device, preview), truths)
         if recipe.start_from is not None:
             fill(flow.networks, open_start(recipe, known))
@@ -138,15 +138,22 @@ def _start_autoencoder(recipe: Recipe, known: Mapping[str, Path]) -> Autoencoder
 
 def _check_grounding(recipe: Recipe) -> None:
     """Refuse what cannot be grounded before anything is prepared."""
-    grounded = recipe.task is Task.FLOW and recipe.flow.grounded > 0
+    grounded = recipe.task is Task.FLOW and _wants_truth(recipe.flow)
     if grounded and recipe.flow.self_flow:
-        raise InvalidSettings("flow.self_flow and flow.grounded both speak of layers in the middle; set one of them")
+        raise InvalidSettings(
+            "flow.self_flow has a loss of its own and goes with neither flow.grounded nor flow.objects; set one of them"
+        )
     if not grounded and recipe.task not in {Task.CRITIC, Task.POLISH}:
         return
-    advice = "set flow.grounded to 0" if grounded else "leave that stream out"
+    advice = "set flow.grounded and flow.objects to 0" if grounded else "leave that stream out"
     for stream in recipe.data.streams:
         if stream.source is Source.FOLDER:
             raise InvalidSettings(f"nothing is known of what stands where in {stream.name}; {advice}")
+
+
+def _wants_truth(loss: FlowLoss) -> bool:
+    """Whether training asks what stands where."""
+    return loss.grounded > 0 or loss.objects > 0
 
 
 def _flow(
@@ -155,7 +162,7 @@ def _flow(
     rest: tuple[CaptionEncoder, torch.device, Preview],
     truths: Mapping[str, TruthStore],
 ) -> FlowTask:
-    if recipe.flow.grounded:
+    if _wants_truth(recipe.flow):
         return GroundedTask(recipe, stores, *rest, truths)
     return (SelfFlowTask if recipe.flow.self_flow else FlowTask)(recipe, stores, *rest)
 

@@ -33,7 +33,7 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         ),
         **dict.fromkeys(("flow.caption_dropout", "flow.full_length", "distil.on_policy"), (0, 1)),
         "flow.text_step": (1, _ANY),
-        **dict.fromkeys(("flow.self_flow", "flow.grounded"), (0, _ANY)),
+        **dict.fromkeys(("flow.self_flow", "flow.grounded", "flow.objects"), (0, _ANY)),
         **dict.fromkeys(
             ("distil.guidance", "distil.reference_guidance", "distil.least_guidance", "distil.most_guidance"), (0, _ANY)
         ),

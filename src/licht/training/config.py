@@ -171,6 +171,8 @@ class FlowLoss:
     """Weight of the Self-Flow alignment (0.8 in its paper); 0 leaves it out."""
     grounded: float = 0.0
     """Weight of what a layer in the middle is to tell of what will stand where; 0 leaves it out."""
+    objects: float = 0.0
+    """How much more an error counts in tokens that show a thing, a character, a sign or letters; 0 counts all alike."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from licht.training.config import Recipe
+from licht.training.config import FlowLoss, Recipe
 from licht.training.flow import FlowBatch, FlowNetworks, FlowTask, Pick, Sampler
 from licht.training.loop import Rank
 from licht.training.objectives import interpolate, velocity_loss
 from licht.training.self_flow import Layer
-from licht.training.semantic import UNKNOWN, class_loss
+from licht.training.semantic import KINDS, UNKNOWN, class_loss
 from licht.training.store import StreamStore
 from licht.training.tokenizer import CaptionEncoder
 from licht.training.truth import (
@@ -53,28 +53,38 @@ class GroundedBatch:
 
 
 class Grounded(nn.Module):
-    """The networks and the map; `forward` is the loss."""
+    """The networks and, where they are grounded, the map; `forward` is the loss."""
 
-    def __init__(self, networks: FlowNetworks, weight: float) -> None:
+    def __init__(self, networks: FlowNetworks, loss: FlowLoss) -> None:
         """Share the parameters of `networks`."""
         super().__init__()
         self.transformer, self.tower = networks.transformer, networks.tower
         self._networks = [networks]  # in a list, so that its parameters are not registered twice
-        self.teller = nn.Linear(networks.transformer.config.hidden_size, POSITION_LOGITS + TOKEN_LOGITS)
-        self.weight = weight
+        size = networks.transformer.config.hidden_size
+        self.teller = nn.Linear(size, POSITION_LOGITS + TOKEN_LOGITS) if loss.grounded else None
+        self.loss = loss
 
     def forward(self, batch: GroundedBatch) -> dict[str, Tensor]:
         """Mean squared error of the velocity, and the weighted errors of what was told."""
         rows, layer = batch.rows, Layer(self.transformer, _DEPTH)
         x_BLC, target_BLC = interpolate(rows.x0_BLC, rows.noise_BLC, rows.t_B)
         text = self.tower(rows.ids_BT, rows.attended_BT)
-        velocity = self._networks[0].velocity_after(rows, text, x_BLC, rows.t_B, watch=layer)
+        watch = None if self.teller is None else layer
+        velocity = self._networks[0].velocity_after(rows, text, x_BLC, rows.t_B, watch=watch)
+        weight_BL = 1 + self.loss.objects * shows_something(batch.truth_BLK) if self.loss.objects else None
+        terms = {"velocity": velocity_loss(velocity, target_BLC, weight_BL).mean()}
+        if self.teller is None:
+            return terms
         # normalised as for the last layer: in a trained network tokens have grown large here
         told = self.teller(F.layer_norm(layer.tokens.float(), layer.tokens.shape[-1:])).float()
-        return {
-            "velocity": velocity_loss(velocity, target_BLC).mean(),
-            "grounded": self.weight * told_loss(told, batch.truth_BLK),
-        }
+        return {**terms, "grounded": self.loss.grounded * told_loss(told, batch.truth_BLK)}
+
+
+def shows_something(truth_BLK: Tensor) -> Tensor:
+    """(B, L): 1 where any of a token's positions shows more than the floor, else 0."""
+    every = len(POSITION_CLASSES)
+    kinds = truth_BLK[..., : POSITIONS * every : every]
+    return ((kinds != KINDS.index("floor")) & (kinds != UNKNOWN)).any(2).float()
 
 
 def told_loss(told_BLK: Tensor, truth_BLK: Tensor) -> Tensor:
@@ -128,7 +138,7 @@ class GroundedTask(KnownTask):
 
     def learner(self) -> nn.Module:
         """The networks and the map."""
-        return Grounded(self.networks, self.recipe.flow.grounded)
+        return Grounded(self.networks, self.recipe.flow)
 
     def batch(self, step: int, rank: Rank) -> GroundedBatch:
         """The rows of a flow batch with what they show."""

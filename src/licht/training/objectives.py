@@ -66,9 +66,12 @@ def interpolate(x0: Tensor, noise: Tensor, t_B: Tensor) -> tuple[Tensor, Tensor]
     return (1 - t) * x0 + t * noise, noise - x0
 
 
-def velocity_loss(predicted_BLC: Tensor, target_BLC: Tensor) -> Tensor:
-    """Mean squared error of each sample, (B,)."""
-    return (predicted_BLC.float() - target_BLC.float()).square().flatten(1).mean(1)
+def velocity_loss(predicted_BLC: Tensor, target_BLC: Tensor, weight_BL: Tensor | None = None) -> Tensor:
+    """Mean squared error of each sample, (B,); the mean over tokens is weighted by `weight_BL`, if given."""
+    error_BLC = (predicted_BLC.float() - target_BLC.float()).square()
+    if weight_BL is None:
+        return error_BLC.flatten(1).mean(1)
+    return (error_BLC.mean(2) * weight_BL).sum(1) / weight_BL.sum(1)
 
 
 def reconstruction_losses(
