@@ -40,6 +40,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = MappingProxyType(
             *("core", "world", "model", "checkpoint", "sampling", "engine", "generate"),
             # the judge is trained too; `trained` opens runs that are measured before they are exported
             *("training.loop", "training.optim", "training.config", "training.pictures", "training.state"),
+            "training.draws",
             "training.workers",
         ),
         "client": ("core",),
