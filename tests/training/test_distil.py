@@ -35,8 +35,8 @@ def random_rows(stream: Stream, first: int, count: int) -> tuple[np.ndarray, np.
 ENCODER = CaptionEncoder(train_tokenizer(CAPTIONS, TINY.vocab_size), TINY.text_length)
 
 
-def task_of(recipe: Recipe, folder: Path, teacher: FlowNetworks) -> DistilTask:
-    store = StreamStore(folder, STREAM, 32, TINY.text_length)
+def task_of(recipe: Recipe, folder: Path, teacher: FlowNetworks, stream: Stream = STREAM) -> DistilTask:
+    store = StreamStore(folder, stream, 32, TINY.text_length)
     store.fill(random_rows, 8, lambda name, done, total: None)
     task = DistilTask(recipe, [store], ENCODER, torch.device("cpu"), nothing, teacher)
     fill(task.networks, teacher)
@@ -132,11 +132,15 @@ def test_cut_captions_are_guided_against_an_empty_caption_of_their_length(
 def test_references_can_be_followed_more_than_by_themselves(teacher: FlowNetworks, tmp_path: Path) -> None:
     """Three passes: nothing, the references alone, both (Brooks et al., 2023)."""
     recipe = small(replace(nano_klein(), distil=DistilConfig(reference_guidance=2.0)))
-    task = task_of(recipe, tmp_path, teacher)
+    task = task_of(recipe, tmp_path / "edits", teacher)
+    assert task.batch(0, Rank()).reference_guidance == 1.0  # of an edit
+    task = task_of(recipe, tmp_path / "tasks", teacher, replace(STREAM, source=Source.TASK, kinds=("subject",)))
     batch = task.batch(0, Rank())
+    assert batch.reference_guidance == 2.0
     rows, ones = batch.rows, torch.ones_like(batch.rows.t_B)
-    held, plain = Teacher(teacher, 2.0), Teacher(teacher)
+    held = Teacher(teacher)
     shown, x = held.shown(batch), rows.noise_BLC
+    plain = replace(shown, reference_guidance=1.0)
     with torch.no_grad():
         alone = replace(rows, references_BRC=None, reference_grids=())
         nothing = teacher.velocity_after(alone, shown.unconditional_BTD, x, ones)
@@ -145,15 +149,14 @@ def test_references_can_be_followed_more_than_by_themselves(teacher: FlowNetwork
         expected = nothing + 2.0 * (shown_only - nothing) + 3.0 * (both - shown_only)
         found = held.velocity(rows, shown, x, ones, batch.guidance_B)
         assert torch.allclose(found, expected, atol=1e-5)
-        assert not torch.allclose(found, plain.velocity(rows, shown, x, ones, batch.guidance_B), atol=1e-3)
+        assert not torch.allclose(found, held.velocity(rows, plain, x, ones, batch.guidance_B), atol=1e-3)
         # without references there is nothing to follow
-        told = replace(shown, cache=None)
         assert torch.equal(
-            held.velocity(alone, told, x, ones, batch.guidance_B),
-            plain.velocity(alone, told, x, ones, batch.guidance_B),
+            held.velocity(alone, replace(shown, cache=None), x, ones, batch.guidance_B),
+            held.velocity(alone, replace(plain, cache=None), x, ones, batch.guidance_B),
         )
     with pytest.raises(InvalidSettings, match="needs a teacher without embedded guidance"):
-        Teacher(FlowNetworks(TINY, guidance_embed=True), 2.0)
+        task_of(recipe, tmp_path / "embeds", FlowNetworks(TINY, guidance_embed=True))
 
 
 def test_two_ranks_take_the_rows_of_one(teacher: FlowNetworks, tmp_path: Path) -> None:

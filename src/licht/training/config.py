@@ -185,7 +185,8 @@ class DistilConfig:
 
     guidance: float = 3.0
     reference_guidance: float = 1.0
-    """How much more than by itself a teacher that guides by passes is to follow references; 1 is as by itself."""
+    """How much more than by itself a teacher that guides by passes is to follow the references of tasks (not those of
+    edits, which are then done less often); 1 is as by itself."""
     least_guidance: float = 1.0
     most_guidance: float = 6.0
     steps: int = 4

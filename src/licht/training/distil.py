@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from licht.core.errors import InvalidSettings
 from licht.model.transformer import ReferenceCache
 from licht.sampling.schedule import empirical_mu, shift_time
-from licht.training.config import Recipe, Task
+from licht.training.config import DistilConfig, Recipe, Source, Task
 from licht.training.draws import Purpose, generator_of
 from licht.training.flow import FlowBatch, FlowNetworks, FlowTask, Sampler
 from licht.training.fuse import fuse_blocks
@@ -39,6 +39,7 @@ class DistilBatch:
     start: int
     """Which of its steps a step student takes, from 0."""
     on_policy: bool
+    reference_guidance: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +47,26 @@ class Shown:
     """What a teacher is shown of a batch, the same at all times: texts and references.
 
     Encoded captions (B, T, D) and, for classifier-free guidance, the empty caption as many times; keys and values of the
-    references, if there are any.
+    references, if there are any, and how much more than by themselves they are followed.
     """
 
     conditional_BTD: Tensor
     unconditional_BTD: Tensor
     cache: ReferenceCache | None
+    reference_guidance: float = 1.0
 
 
 class Teacher:
     """Frozen networks. No module, so that neither optimiser nor checkpoint takes them for the student's."""
 
-    def __init__(self, networks: FlowNetworks, reference_guidance: float = 1.0) -> None:
-        """Guide by two passes, or by the embedding where the networks have one.
-
-        `reference_guidance` above 1 follows references more than the networks do by themselves, by a third pass.
-        Raises `InvalidSettings` if it is asked of networks that embed their guidance.
-        """
+    def __init__(self, networks: FlowNetworks) -> None:
+        """Guide by two passes, or by the embedding where the networks have one."""
         self.networks = networks.eval().requires_grad_(False)
         self.embeds_guidance = networks.transformer.guidance_in is not None
-        self.reference_guidance = reference_guidance
-        if self.embeds_guidance and reference_guidance != 1.0:
+
+    def refuse_unable(self, distil: DistilConfig) -> None:
+        """Raises `InvalidSettings` if references are to be guided and the networks embed their guidance."""
+        if self.embeds_guidance and distil.reference_guidance != 1.0:
             raise InvalidSettings(
                 "distil.reference_guidance needs a teacher without embedded guidance: one of nano_base's",
                 field="distil.reference_guidance",
@@ -78,7 +78,8 @@ class Teacher:
         rows, tower = batch.rows, self.networks.tower
         states = tower(rows.ids_BT, rows.attended_BT)
         empty = tower(batch.empty_1T, batch.empty_attended_1T).expand_as(states)
-        return Shown(states, empty, self.networks.cached(rows, batch.guidance_B if self.embeds_guidance else None))
+        cache = self.networks.cached(rows, batch.guidance_B if self.embeds_guidance else None)
+        return Shown(states, empty, cache, batch.reference_guidance)
 
     @torch.no_grad()
     def velocity(self, rows: FlowBatch, shown: Shown, x_BLC: Tensor, t_B: Tensor, guidance_B: Tensor) -> Tensor:
@@ -93,11 +94,11 @@ class Teacher:
         conditional = self._pass(rows, shown.conditional_BTD, x_BLC, t_B, shown.cache)
         unconditional = self._pass(rows, shown.unconditional_BTD, x_BLC, t_B, shown.cache)
         guided = unconditional + guidance_B.view(-1, 1, 1) * (conditional - unconditional)
-        if shown.cache is None or self.reference_guidance == 1.0:
+        if shown.cache is None or shown.reference_guidance == 1.0:
             return guided
         alone = replace(rows, references_BRC=None, reference_grids=())
         nothing = self._pass(alone, shown.unconditional_BTD, x_BLC, t_B, None)
-        return guided + (self.reference_guidance - 1.0) * (unconditional - nothing)
+        return guided + (shown.reference_guidance - 1.0) * (unconditional - nothing)
 
     def _pass(
         self,
@@ -199,14 +200,17 @@ class DistilTask(FlowTask):
         torch.manual_seed(recipe.seed)
         if recipe.optim.compile:
             fuse_blocks(teacher)
-        student = Student(recipe, Teacher(teacher.to(device), recipe.distil.reference_guidance)).to(device)
+        guiding = Teacher(teacher.to(device))
+        guiding.refuse_unable(recipe.distil)
+        student = Student(recipe, guiding).to(device)
         self.networks = student.networks
         self.module = student
 
     def batch(self, step: int, rank: Rank) -> DistilBatch:
         """The rows of a flow batch, with their captions, and the scales and starts of this step."""
         distil = self.recipe.distil
-        rows = self.flow_batch(step, rank)
+        pick = self.pick(step)
+        rows = self.batch_of(pick, rank)
         generator = generator_of(self.recipe, step, Purpose.DISTILLING)
         count = self.recipe.optim.batch
         spread = distil.most_guidance - distil.least_guidance
@@ -222,4 +226,6 @@ class DistilTask(FlowTask):
             guidance_B=guidance[rank.rows].to(self.device),
             start=start,
             on_policy=on_policy or start == 0,
+            # an edit is to leave its reference behind: followed more, it is done less often
+            reference_guidance=distil.reference_guidance if pick.store.stream.source is Source.TASK else 1.0,
         )
