@@ -32,7 +32,7 @@ def export(
     autoencoder: Annotated[
         Path | None,
         typer.Option(
-            help="Run or model folder of an autoencoder with the same latents, in the place of the run's own."
+            help="Run, model name or folder of an autoencoder with the same latents, instead of the run's own."
         ),
     ] = None,
 ) -> None:

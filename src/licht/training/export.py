@@ -188,15 +188,16 @@ def _autoencoder(recipe: Recipe, known: Mapping[str, Path], release: Release) ->
     own = autoencoder_folder(recipe, known)
     if release.autoencoder is None:
         return own
+    other = named_folder(str(release.autoencoder), known)
     # one of them may be stored in bfloat16, as both will be
-    made, wanted = (latents_digest(open_autoencoder(each).bfloat16()) for each in (release.autoencoder, own))
+    made, wanted = (latents_digest(open_autoencoder(each).bfloat16()) for each in (other, own))
     if made != wanted:
         raise InvalidSettings(
-            f"{release.autoencoder} makes other latents than {own}, with which this run was trained; "
+            f"{other} makes other latents than {own}, with which this run was trained; "
             "name one that went on with it by autoencoder.decoder_only",
             field="autoencoder",
         )
-    return release.autoencoder
+    return other
 
 
 def _stored(forms: Forms) -> str:
