@@ -250,6 +250,14 @@ def test_modulation_and_embedders_can_be_stored_in_fewer_bits_too(runs: Path, ba
         assert 0 < (near - parameter).abs().max() <= parameter.abs().max() / 127, name
     card = (small / "README.md").read_text("utf-8")
     assert "q4 (the transformer's large matrices), int8 (the transformer's modulation and embedders), bfloat16" in card
+    plain = tmp_path / "plain"
+    assert "`licht convert` with `--to diffusers --quant none` makes" in card
+    assert command(["convert", str(small), str(plain), "--to", "diffusers", "--quant", "none"]) == 0
+    with safe_open(plain / "transformer" / "diffusion_pytorch_model.safetensors", "pt") as stored:
+        opened = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 # not a mapping
+    assert {tensor.dtype for tensor in opened.values()} == {torch.bfloat16}
+    used = load_transformer(found.transformer, replace(PLACE, dtype=torch.bfloat16), found.transformer_config)
+    assert torch.equal(opened["context_embedder.weight"], getattr(used.get_submodule("txt_in"), "weight"))  # noqa: B009
 
 
 def test_a_few_step_model_takes_the_steps_that_it_was_distilled_to(runs: Path, tmp_path: Path) -> None:

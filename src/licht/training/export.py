@@ -203,7 +203,12 @@ def _autoencoder(recipe: Recipe, known: Mapping[str, Path], release: Release) ->
 def _stored(forms: Forms) -> str:
     small = {"large matrices": forms.blocks, "modulation and embedders": forms.outside}
     told = [f"{form} (the transformer's {what})" for what, form in small.items() if form != "none"]
-    return ", ".join([*told, "bfloat16"])
+    stored = ", ".join([*told, "bfloat16"])
+    return (
+        f"{stored}; `licht convert` with `--to diffusers --quant none` makes of it what other programs open"
+        if told
+        else stored
+    )
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str) -> None:
