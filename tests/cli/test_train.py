@@ -62,6 +62,12 @@ def test_preparing_data_counts_among_the_minutes_and_goes_on(
     assert f"{run}: step 1 of 1\n" in capsys.readouterr().err
 
 
+def _two_processes(recipe: Path, run: Path, minutes: int) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    train = ["-m", "--", "licht", "train", str(recipe), "--run", str(run), "--minutes", str(minutes)]
+    return subprocess.run([*start, *train], capture_output=True, text=True, check=False)
+
+
 @pytest.mark.slow
 def test_two_processes_end_together_where_the_minutes_are_over(tmp_path: Path) -> None:
     recipe = tiny_flow(tmp_path, steps=1)
@@ -69,13 +75,7 @@ def test_two_processes_end_together_where_the_minutes_are_over(tmp_path: Path) -
     (tmp_path / "recipe.json").write_text(replace(recipe, data=DataConfig(streams=(stream,))).as_json(), "utf-8")
     run = tmp_path / "run"
     save_tokenizer(train_tokenizer(CAPTIONS, TINY.vocab_size), run / "tokenizer")
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    done = subprocess.run(
-        [*start, "-m", "--", "licht", "train", str(tmp_path / "recipe.json"), "--run", str(run), "--minutes", "0"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _two_processes(tmp_path / "recipe.json", run, minutes=0)
     assert done.returncode == 0, done.stderr
     assert "data are prepared in part; call again to go on" in " ".join(done.stderr.split())
     assert not checkpoints(run)
@@ -103,13 +103,7 @@ def test_two_processes_prepare_once_and_train(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(recipe.as_json(), "utf-8")
     run = tmp_path / "run"
     save_tokenizer(train_tokenizer(CAPTIONS, TINY.vocab_size), run / "tokenizer")
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    done = subprocess.run(
-        [*start, "-m", "--", "licht", "train", str(tmp_path / "recipe.json"), "--run", str(run), "--minutes", "9"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _two_processes(tmp_path / "recipe.json", run, minutes=9)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(run)]
     assert done.stderr.count(f"{run}: step 3 of 3") == 1

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from licht.evaluation.suites import Draws, Report
     from licht.generate import Model
     from licht.model.autoencoder import Autoencoder
+    from licht.training.config import Task
 
 _SHEET_PX = 1100
 """About how wide a contact sheet is: eight pictures of 128 px."""
@@ -94,15 +95,14 @@ def _measured(suite: str, model: str, device: str, guidance: float | None) -> It
     """A model by name or folder, the newest averages of a training run; of an autoencoder's run for the suite vae."""
     from licht.core.errors import InvalidRequest
     from licht.training.config import Task
-    from licht.training.state import checkpoints, read_recipe
     from licht.training.trained import trained_autoencoder
 
     run = Path(model).expanduser()
-    found = checkpoints(run)
-    if suite == "vae" and found and read_recipe(found[-1]).task is Task.AUTOENCODER:
+    trains = _trains(run)
+    if suite == "vae" and trains is Task.AUTOENCODER:
         yield _Subject(run.resolve().name, trained_autoencoder(run))
         return
-    with _opened(model, device) as opened:
+    with _opened(model, device, trains) as opened:
         if guidance is not None and not opened.engine.variant.takes_guidance:
             raise InvalidRequest(f"{opened.name} takes no guidance; leave it out", field="guidance")
         yield _Subject(opened.name, opened.engine.autoencoder, opened)
@@ -125,8 +125,16 @@ def _reader(suite: str, console: "Console") -> "Reader | None":
         return None
 
 
+def _trains(folder: Path) -> "Task | None":
+    """What a run trains. None for a folder that is none."""
+    from licht.training.state import checkpoints, read_recipe
+
+    found = checkpoints(folder)
+    return read_recipe(found[-1]).task if found else None
+
+
 @contextmanager
-def _opened(model: str, device: str) -> Iterator["Model"]:
+def _opened(model: str, device: str, trains: "Task | None") -> Iterator["Model"]:
     """A model by name or folder; of a training run the newest averages, exported for as long as they are measured."""
     from tempfile import TemporaryDirectory
 
@@ -134,17 +142,14 @@ def _opened(model: str, device: str) -> Iterator["Model"]:
     from licht.checkpoint.assets import built_in
     from licht.core.errors import InvalidRequest
     from licht.training.export import KINDS, Release, export_run
-    from licht.training.state import checkpoints, read_recipe
 
-    run = Path(model).expanduser()
-    found = checkpoints(run)
-    if not found:
+    if trains is None:
         yield load(model, device=device, policy="off")
         return
-    task = read_recipe(found[-1]).task
-    if task not in KINDS:
+    run = Path(model).expanduser()
+    if trains not in KINDS:
         raise InvalidRequest(
-            f"{run} has trained {task}, which draws nothing by itself; name a model's run", field="model"
+            f"{run} has trained {trains}, which draws nothing by itself; name a model's run", field="model"
         )
     with TemporaryDirectory(prefix="licht-eval-") as folder:
         target = Path(folder) / run.resolve().name

@@ -1,7 +1,7 @@
 """Figures with what is known of their accuracy: 95 % intervals."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -33,6 +33,14 @@ def share(hits: Sequence[bool]) -> Row:
     middle = (p + spread / 2) / (1 + spread)
     half = _Z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
     return Row(p, max(0.0, middle - half) if p else 0.0, min(1.0, middle + half) if p < 1 else 1.0, n)
+
+
+def shares(hits: Iterable[tuple[str, bool]]) -> dict[str, Row]:
+    """The share of successes by name, in the order of the names."""
+    found: dict[str, list[bool]] = {}
+    for name, hit in hits:
+        found.setdefault(name, []).append(hit)
+    return {name: share(found[name]) for name in sorted(found)}
 
 
 def mean(values: Sequence[float]) -> Row:

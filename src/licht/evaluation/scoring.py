@@ -105,12 +105,17 @@ def attributes_right(seen: Seen, scene: Scene, stated: Collection[str]) -> list[
 
 
 def named_attributes_right(seen: Seen, scene: Scene, stated: Collection[str]) -> list[tuple[str, bool]]:
-    """The same with the category of each; of a subject that is not seen all are wrong."""
+    """The same with the category of each."""
+    return _attributes_right(seen, scene, [told_attributes(index, stated) for index in range(len(scene.subjects))])
+
+
+def _attributes_right(seen: Seen, scene: Scene, names: Sequence[Sequence[str]]) -> list[tuple[str, bool]]:
+    """Of the categories `names[i]` that subject `i` has, whether each is seen; of one that is not seen, all are wrong."""
     right, found = truth(scene), list[tuple[str, bool]]()
-    for index, (one, asked) in enumerate(zip(assign(seen, right), right.objects, strict=True)):
-        names = [name for name in told_attributes(index, stated) if name in asked.attributes]
-        wrong = names if one is None else wrong_attributes(one, asked.attributes, names)
-        found += [(name, name not in wrong) for name in names]
+    for one, asked, some in zip(assign(seen, right), right.objects, names, strict=True):
+        had = [name for name in some if name in asked.attributes]
+        wrong = had if one is None else wrong_attributes(one, asked.attributes, had)
+        found += [(name, name not in wrong) for name in had]
     return found
 
 
@@ -199,13 +204,8 @@ def sources_right(seen: Seen, target: Scene, sources: Sequence[int | None]) -> b
 
 
 def source_attributes_right(seen: Seen, target: Scene, sources: Sequence[int | None]) -> list[tuple[str, bool]]:
-    """Of what references show of subjects, category by category, whether it is seen; of one that is not, all is wrong."""
-    right, found = truth(target), list[tuple[str, bool]]()
-    for one, asked, source in zip(assign(seen, right), right.objects, sources, strict=True):
-        names = [] if source is None else [name for name in SHOWN if name in asked.attributes]
-        wrong = names if one is None else wrong_attributes(one, asked.attributes, names)
-        found += [(name, name not in wrong) for name in names]
-    return found
+    """Of what references show of subjects, category by category, whether it is seen."""
+    return _attributes_right(seen, target, [() if source is None else SHOWN for source in sources])
 
 
 def follows(seen: Seen, target: Scene, reach: float = 0.08) -> bool:

@@ -1,6 +1,6 @@
 """Edits and references: was the change made, did the rest stay, is each reference in its place?"""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from licht.evaluation import scoring, segmentation
 from licht.evaluation.decoded import decoded
-from licht.evaluation.intervals import mean, share
+from licht.evaluation.intervals import mean, share, shares
 from licht.evaluation.reading import reads
 from licht.evaluation.seen import Seen, truth
 from licht.evaluation.suites import BOLD, SEED, USUAL, Bench
@@ -42,14 +42,16 @@ def edit(bench: Bench) -> None:
         for at, each in enumerate(edits)
     ]
     rows = bench.notebook.rows
-    hits = _done(bench, edits, drawn, before, after)
-    true = _done(bench, edits, list(after), before, after)
+    looks, true_looks = bench.look(drawn), bench.look(list(after))
+    hits = _done(bench, edits, looks, zip(drawn, before, after, strict=True))
+    true = _done(bench, edits, true_looks, zip(after, before, after, strict=True))
     rows["edit_done"], rows["edit_done_ceiling"] = share(hits), share(true)
     for suffix, some in (("", hits), ("_ceiling", true)):
         for kind in EDIT_KINDS:
             of_kind = [hit for hit, each in zip(some, edits, strict=True) if each.kind == kind]
             rows[f"edit_{kind}{suffix}"] = share(of_kind)
-    _kept(bench, edits, drawn, after)
+    for suffix, seen in (("", looks), ("_ceiling", true_looks)):
+        rows[f"edit_subjects_kept{suffix}"] = share(_kept(edits, seen))
     rows["edit_rest_psnr"] = mean(_rest_psnr(drawn, before, after))
     if bench.autoencoder is not None:
         # no model of this autoencoder can give the rest back more exactly
@@ -65,9 +67,10 @@ def _beside(one: Tensor, other: Tensor) -> Tensor:
     return torch.cat([one, other], dim=1)
 
 
-def _done(bench: Bench, edits: Sequence[Edit], drawn: Sequence[Tensor], before: Tensor, after: Tensor) -> list[bool]:
-    seen = bench.look(drawn)
-    return [edit_done(bench, each, seen[at], (drawn[at], before[at], after[at])) for at, each in enumerate(edits)]
+def _done(
+    bench: Bench, edits: Sequence[Edit], looks: Sequence[Seen], pictures: Iterable[tuple[Tensor, Tensor, Tensor]]
+) -> list[bool]:
+    return [edit_done(bench, *each) for each in zip(edits, looks, pictures, strict=True)]
 
 
 def edit_done(bench: Bench, asked: Edit, seen: Seen, pictures: tuple[Tensor, Tensor, Tensor]) -> bool:
@@ -105,16 +108,17 @@ def _nearer(drawn: Tensor, before: Tensor, after: Tensor) -> bool:
     return bool(to_after < to_before)
 
 
-def _kept(bench: Bench, edits: Sequence[Edit], drawn: Sequence[Tensor], after: Tensor) -> None:
-    """Of edits that ask nothing of the subjects, how many leave all of those there, in number, kind, colour and place.
+def _kept(edits: Sequence[Edit], looks: Sequence[Seen]) -> list[bool]:
+    """Of edits that ask nothing of the subjects, which leave all of those there, in number, kind, colour and place.
 
     Some of them, such as a new floor, leave hardly anything of the picture whose PSNR could tell.
     """
-    of_rest = [at for at, each in enumerate(edits) if each.kind not in _OF_SUBJECTS and each.kind != "camera"]
-    for suffix, pictures in (("", drawn), ("_ceiling", list(after))):
-        seen = bench.look([pictures[at] for at in of_rest])
-        kept = [scoring.follows(one, edits[at].after) for one, at in zip(seen, of_rest, strict=True)]
-        bench.notebook.rows[f"edit_subjects_kept{suffix}"] = share(kept)
+    of_rest = [
+        (one, each)
+        for one, each in zip(looks, edits, strict=True)
+        if each.kind not in _OF_SUBJECTS and each.kind != "camera"
+    ]
+    return [scoring.follows(one, each.after) for one, each in of_rest]
 
 
 def _rest_psnr(drawn: Sequence[Tensor], before: Tensor, after: Tensor) -> list[float]:
@@ -211,9 +215,9 @@ def row(bench: Bench, name: str, tasks: Sequence[Task], right: Right) -> None:
 def _by_attribute(bench: Bench, name: str, tasks: Sequence[Task], looks: Mapping[str, Sequence[Seen]]) -> None:
     """Of what references show of subjects, the share of each attribute that is kept; none where they show maps."""
     for suffix, seen in looks.items():
-        found: dict[str, list[bool]] = {}
-        for one, task in zip(seen, tasks, strict=True):
-            for category, right in scoring.source_attributes_right(one, task.target, task.sources):
-                found.setdefault(category, []).append(right)
-        rows = {f"{name}_{category}{suffix}": share(hits) for category, hits in sorted(found.items())}
-        bench.notebook.rows.update(rows)
+        found = shares(
+            each
+            for one, task in zip(seen, tasks, strict=True)
+            for each in scoring.source_attributes_right(one, task.target, task.sources)
+        )
+        bench.notebook.rows.update({f"{name}_{category}{suffix}": row for category, row in found.items()})

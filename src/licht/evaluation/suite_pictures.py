@@ -8,7 +8,7 @@ from torch import Tensor
 
 from licht.evaluation import scoring, segmentation
 from licht.evaluation.colors import ciede2000
-from licht.evaluation.intervals import Row, gap, mean, share
+from licht.evaluation.intervals import Row, gap, mean, share, shares
 from licht.evaluation.seen import Seen, subject_hex, truth
 from licht.evaluation.suites import BOLD, SEED, USUAL, Bench, Draws
 from licht.world.captions import Caption, Style, caption, styles_for
@@ -131,12 +131,12 @@ def _floors_and_lights(bench: Bench, name: str, drawn: _Drawn) -> None:
 def _by_attribute(bench: Bench, name: str, drawn: _Drawn) -> None:
     """Of the attributes that were stated of things, the share of each that is right."""
     for suffix, looks in drawn.looks().items():
-        found: dict[str, list[bool]] = {}
-        for seen, prompt in zip(looks, drawn.prompts, strict=True):
-            for category, right in scoring.named_attributes_right(seen, prompt.scene, prompt.told.stated):
-                found.setdefault(category, []).append(right)
-        rows = {f"{name}_{category}{suffix}": share(hits) for category, hits in sorted(found.items())}
-        bench.notebook.rows.update(rows)
+        found = shares(
+            each
+            for seen, prompt in zip(looks, drawn.prompts, strict=True)
+            for each in scoring.named_attributes_right(seen, prompt.scene, prompt.told.stated)
+        )
+        bench.notebook.rows.update({f"{name}_{category}{suffix}": row for category, row in found.items()})
 
 
 def _true(bench: Bench, asked: Sequence[Prompt]) -> list[Seen]:

@@ -221,8 +221,6 @@ def _distillation(
     preview: Preview,
     known: Mapping[str, Path],
 ) -> DistilTask:
-    if recipe.start_from is None:
-        raise InvalidSettings(f"recipe {recipe.name} needs start_from: the run or the folder of an undistilled model")
     start = open_start(recipe, known)
     teacher = start
     if recipe.teacher_from is not None:

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from torch import nn
 
@@ -13,7 +14,8 @@ from licht.training.config import difference
 
 Description = Mapping[str, object]
 """What prepared data are, as JSON: data prepared with another description are other data."""
-_DIGITS = 16
+DIGEST_DIGITS: Final = 16
+"""So much of a SHA-256 tells data apart, in hexadecimal digits."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,9 +66,9 @@ def weights_digest(module: nn.Module) -> str:
     for name, tensor in sorted(module.state_dict().items()):
         found.update(f"{name} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().float().cpu().numpy().tobytes())
-    return found.hexdigest()[:_DIGITS]
+    return found.hexdigest()[:DIGEST_DIGITS]
 
 
 def text_digest(text: str) -> str:
     """The same for the same text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]

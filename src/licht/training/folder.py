@@ -19,14 +19,13 @@ from torch import Tensor
 
 from licht.core.errors import InvalidSettings, OutputFailed
 from licht.training.config import Broken, Recipe, Source, Stream
-from licht.training.files import write_text
+from licht.training.files import DIGEST_DIGITS, write_text
 from licht.training.tokenizer import CaptionEncoder
 
 METADATA: Final = "metadata.jsonl"
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _LISTED: Final = 20
 _ROWS: Final = "rows.json"
-_DIGITS: Final = 16
 _KEYS: Final = {"file", "text", "references"}
 
 
@@ -250,7 +249,7 @@ def rows_digest(rows: Sequence[FolderRow]) -> str:
         for path in (row.file, *row.references):
             found.update(hashlib.sha256(path.read_bytes()).digest())
         found.update(json.dumps(row.texts).encode())
-    return found.hexdigest()[:_DIGITS]
+    return found.hexdigest()[:DIGEST_DIGITS]
 
 
 def _bucket(streams: Sequence[Stream], size: tuple[int, int]) -> Stream:

@@ -66,17 +66,16 @@ class Grounded(nn.Module):
 
     def forward(self, batch: GroundedBatch) -> dict[str, Tensor]:
         """Mean squared error of the velocity, and the weighted errors of what was told."""
-        rows, layer = batch.rows, Layer(self.transformer, _DEPTH)
+        rows, watch = batch.rows, None if self.teller is None else Layer(self.transformer, _DEPTH)
         x_BLC, target_BLC = interpolate(rows.x0_BLC, rows.noise_BLC, rows.t_B)
         text = self.tower(rows.ids_BT, rows.attended_BT)
-        watch = None if self.teller is None else layer
         velocity = self._networks[0].velocity_after(rows, text, x_BLC, rows.t_B, watch=watch)
         weight_BL = 1 + self.loss.objects * shows_something(batch.truth_BLK) if self.loss.objects else None
         terms = {"velocity": velocity_loss(velocity, target_BLC, weight_BL).mean()}
-        if self.teller is None:
+        if self.teller is None or watch is None:
             return terms
         # normalised as for the last layer: in a trained network tokens have grown large here
-        told = self.teller(F.layer_norm(layer.tokens.float(), layer.tokens.shape[-1:])).float()
+        told = self.teller(F.layer_norm(watch.tokens.float(), watch.tokens.shape[-1:])).float()
         return {**terms, "grounded": self.loss.grounded * told_loss(told, batch.truth_BLK)}
 
 

@@ -109,8 +109,8 @@ def train(
 ) -> Report:
     """Train for at most `minutes` or until the recipe's last step; goes on from the newest checkpoint in `run`.
 
-    Raises `InvalidSettings` if `run` belongs to another recipe or processes cannot share a batch evenly, `OutputFailed` if a checkpoint, the log or a sheet cannot be written,
-    `TrainingDiverged` for a loss that is not finite.
+    Raises `InvalidSettings` if `run` belongs to another recipe or processes cannot share a batch evenly, `OutputFailed`
+    if a checkpoint, the log or a sheet cannot be written, `TrainingDiverged` for a loss that is not finite.
     """
     with distributed() as rank:
         refuse_uneven(recipe, rank)
@@ -242,11 +242,7 @@ class _Run:
 
     def _agree(self, here: bool) -> bool:
         """Whether any process says so: clocks differ, decisions must not."""
-        if self.rank.count == 1:
-            return here
-        flag = torch.tensor(float(here))
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
+        return not all_have(self.rank, not here)
 
     def _mean(self, value: Tensor) -> float:
         if self.rank.count > 1:

@@ -39,7 +39,8 @@ def save_state(
 ) -> Path:
     """Write everything needed to go on after `step` steps and `seconds` of training, `sheet_seconds` at the last sheet.
 
-    `devices` are those that it was trained on, in words. Where tensors are spread over processes, all of them call, and only one is to `write`.
+    `devices` are those that it was trained on, in words. Where tensors are spread over processes, all of them call, and
+    only one is to `write`.
     Raises `OutputFailed`; older checkpoints survive that.
     """
     tensors = {f"model/{name}": tensor for name, tensor in module.state_dict().items()}
