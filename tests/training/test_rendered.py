@@ -61,6 +61,24 @@ def test_a_stream_may_go_on_where_another_ended(rows: RenderedRows) -> None:
     assert rows.row(second, 1) == rows.row(replace(first, rows=5), 4)
 
 
+def test_a_kind_that_stands_several_times_shows_another_each_time(rows: RenderedRows) -> None:
+    stream = replace(STREAMS[0], kinds=("one", "two", "one"))
+    shown = [rows.row(stream, row)[0] for row in range(6)]
+    assert len(set(shown)) == 6
+    alone = replace(stream, kinds=("one",))
+    assert [shown[0], shown[2], shown[3], shown[5]] == [rows.row(alone, row)[0] for row in range(4)]
+    assert shown[1::3] == [rows.row(replace(stream, kinds=("two",)), row)[0] for row in range(2)]
+
+
+def test_rows_that_were_prepared_when_kinds_repeated_themselves_are_refused(tmp_path: Path) -> None:
+    once, twice = (replace(STREAMS[0], name=kinds[0], kinds=kinds) for kinds in (("one", "two"), ("two", "two")))
+    for stream in (once, twice):
+        StreamStore(tmp_path, stream, 128, 96, {"seed": 0})
+    StreamStore(tmp_path, once, 128, 96, {"seed": 0, "repeats": "apart"})
+    with pytest.raises(InvalidSettings, match="repeats: 'apart' here, None there"):
+        StreamStore(tmp_path, twice, 128, 96, {"seed": 0, "repeats": "apart"})
+
+
 def test_a_stream_whose_references_never_come_is_refused_by_its_reason(rows: RenderedRows) -> None:
     with pytest.raises(InvalidSettings, match="none of 64 tasks of kind floor has 5 references, as pairs wants"):
         rows.row(replace(STREAMS[3], kinds=("floor",), references=5), 0)

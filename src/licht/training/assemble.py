@@ -101,7 +101,8 @@ def assemble(
     stores = []
     for stream in streams:
         folder = stream.source is Source.FOLDER
-        made_of = {"pictures": rows_digest(given[stream.name])} if folder else {"seed": recipe.data.seed}
+        drawn = {"seed": recipe.data.seed, "repeats": "apart"}
+        made_of = {"pictures": rows_digest(given[stream.name])} if folder else drawn
         channels, length = 4 * recipe.networks.z_channels, recipe.networks.text_length
         store_of = StreamStore(data, stream, channels, length, {**source, **made_of})
         if folder:

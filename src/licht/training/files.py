@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,10 +31,11 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def refuse_other_data(path: Path, wanted: Description) -> None:
+def refuse_other_data(path: Path, wanted: Description, needed: Collection[str] = ()) -> None:
     """Raises `InvalidSettings` with the differences if the description at `path` is not what is `wanted`.
 
-    What one of them does not mention, or gives as null, says nothing: prepared data are older than some fields.
+    What one of them does not mention, or gives as null, says nothing: prepared data are older than some fields. Only what is
+    `needed` must be mentioned.
     """
     if not path.is_file():
         return
@@ -42,8 +43,8 @@ def refuse_other_data(path: Path, wanted: Description) -> None:
         known = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise InvalidSettings(f"{path} cannot be read ({error}); delete it, or the whole folder") from error
-    shared = {name for name in wanted if wanted[name] is not None and known.get(name) is not None}
-    ours, theirs = (json.dumps({name: each[name] for name in shared}) for each in (wanted, known))
+    shared = {name for name in wanted if wanted[name] is not None and (known.get(name) is not None or name in needed)}
+    ours, theirs = (json.dumps({name: each.get(name) for name in shared}) for each in (wanted, known))
     differing = difference(ours, theirs)
     if differing:
         raise InvalidSettings(

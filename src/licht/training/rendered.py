@@ -58,9 +58,10 @@ class RenderedRows:
         return [self.row(stream, number)[0] for number in range(first, first + count)]
 
     def row(self, stream: Stream, row: int) -> tuple[Scene, list[Picture], list[str]]:
-        """(target, references, texts) of one row."""
-        index, place = divmod(stream.skip + row, len(stream.kinds))
+        """(target, references, texts) of one row. A kind that stands several times in a stream shows another each time."""
+        turn, place = divmod(stream.skip + row, len(stream.kinds))
         kind = stream.kinds[place]
+        index = turn * stream.kinds.count(kind) + stream.kinds[:place].count(kind)
         aspect = stream.size_px[0] / stream.size_px[1]
         if stream.source is Source.PICTURE:
             scene = sample_scene(cast(Kind, kind), self.seed, index, split=self.split, aspect=aspect)

@@ -49,7 +49,8 @@ class StreamStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             known = self.folder / "stream.json"
-            refuse_other_data(known, description)
+            repeating = len(set(stream.kinds)) < len(stream.kinds)
+            refuse_other_data(known, description, needed=["repeats"] if "repeats" in description and repeating else ())
             self._latents = map_rows(self._at("latents"), (stream.rows, tokens, channels), np.float16, self._progress)
             shown = (stream.rows, max(reference_tokens, 1), channels)
             self._references = map_rows(self._at("references"), shown, np.float16, self._progress)
