@@ -23,9 +23,13 @@ PICTURES = (
 )
 WORDS = ("word", "word", "two_lines")
 EDITS = ("recolor", "restyle", "resize", "move", "add", "remove", "replace", "relight", "floor", "text", "camera")
+PATTERNS = ("pattern", "pattern", "one", "character")
 HARD_EDITS = ("recolor", "remove", "text", "restyle", "replace")
+MOVES = ("move", "resize", "remove", "recolor", "replace")
 ONE_REFERENCE = ("subject", "subject", "subject", "palette", "lettering", "depth", "edges")
+MORE_OF_ONE = ("subject", "subject", "subject", "subject", "palette", "edges")
 TWO_REFERENCES = ("subjects", "subjects", "floor", "lighting")
+MORE_OF_TWO = ("subjects", "subjects", "subjects", "floor")
 
 
 def nano_autoencoder() -> Recipe:
@@ -51,20 +55,25 @@ def nano_autoencoder() -> Recipe:
 
 
 STREAMS = (
-    Stream("pictures", Source.PICTURE, PICTURES, rows=32_000, weight=0.34),
-    Stream("words", Source.PICTURE, WORDS, rows=12_000, weight=0.12),
-    Stream("more_words", Source.PICTURE, WORDS, rows=12_000, weight=0.13, skip=12_000),
-    Stream("hex", Source.PICTURE, ("hex",), rows=8_000, weight=0.07, skip=2_000),
-    Stream("wide", Source.PICTURE, PICTURES, rows=1_600, weight=0.02, size_px=(160, 96)),
-    Stream("tall", Source.PICTURE, PICTURES, rows=1_600, weight=0.02, size_px=(96, 160)),
-    Stream("tiny", Source.PICTURE, PICTURES, rows=1_600, weight=0.02, size_px=(64, 64)),
-    Stream("edits", Source.EDIT, EDITS, rows=7_000, weight=0.13, references=1, captions=3),
-    Stream("more_edits", Source.EDIT, HARD_EDITS, rows=5_000, weight=0.08, references=1, captions=3, skip=5_000),
-    Stream("one", Source.TASK, ONE_REFERENCE, rows=4_000, weight=0.09, references=1, captions=3),
-    Stream("two", Source.TASK, TWO_REFERENCES, rows=2_000, weight=0.04, references=2, captions=3),
-    Stream("three", Source.TASK, ("subjects",), rows=800, weight=0.015, references=3, captions=3),
-    Stream("four", Source.TASK, ("subjects",), rows=500, weight=0.01, references=4, captions=3),
-    Stream("ten", Source.TASK, ("many",), 400, 0.015, references=8, reference_px=64, captions=3),
+    Stream("pictures", Source.PICTURE, PICTURES, rows=20_000, weight=0.34),
+    Stream("patterns", Source.PICTURE, PATTERNS, rows=2_500, weight=0.06, skip=30_000),
+    Stream("words", Source.PICTURE, WORDS, rows=4_000, weight=0.08),
+    Stream("more_words", Source.PICTURE, WORDS, rows=4_000, weight=0.08, skip=8_000),
+    Stream("hex", Source.PICTURE, ("hex",), rows=3_000, weight=0.06, skip=1_300),
+    Stream("wide", Source.PICTURE, PICTURES, rows=800, weight=0.015, size_px=(160, 96)),
+    Stream("tall", Source.PICTURE, PICTURES, rows=800, weight=0.015, size_px=(96, 160)),
+    Stream("tiny", Source.PICTURE, PICTURES, rows=800, weight=0.015, size_px=(64, 64)),
+    Stream("edits", Source.EDIT, EDITS, rows=5_000, weight=0.14, references=1, captions=3),
+    Stream("more_edits", Source.EDIT, HARD_EDITS, rows=3_000, weight=0.08, references=1, captions=3, skip=4_000),
+    Stream("moves", Source.EDIT, MOVES, rows=4_500, weight=0.12, references=1, captions=3, skip=10_000),
+    Stream("one", Source.TASK, ONE_REFERENCE, rows=3_000, weight=0.07, references=1, captions=3),
+    Stream("more_one", Source.TASK, MORE_OF_ONE, rows=6_000, weight=0.12, references=1, captions=3, skip=10_000),
+    Stream("picked", Source.TASK, ("pick",), rows=1_500, weight=0.03, references=2, captions=3),
+    Stream("two", Source.TASK, TWO_REFERENCES, rows=1_600, weight=0.04, references=2, captions=3),
+    Stream("more_two", Source.TASK, MORE_OF_TWO, rows=1_600, weight=0.05, references=2, captions=3, skip=10_000),
+    Stream("three", Source.TASK, ("subjects",), rows=600, weight=0.02, references=3, captions=3),
+    Stream("four", Source.TASK, ("subjects",), rows=400, weight=0.015, references=4, captions=3),
+    Stream("ten", Source.TASK, ("many",), 300, 0.01, references=8, reference_px=64, captions=3),
 )
 """What the family is trained and distilled on; prepared once, for all of them."""
 
@@ -88,10 +97,10 @@ def nano_dev() -> Recipe:
         name="nano_dev",
         task=Task.GUIDANCE,
         hardware="two CPU cores",
-        optim=OptimConfig(steps=3_000, batch=32, adamw_lr=5e-4, muon_lr=1e-3, warmup_steps=100, ema=0.995),
+        optim=OptimConfig(steps=3_000, batch=32, adamw_lr=1e-3, muon_lr=2.5e-3, warmup_steps=100, ema=0.995),
         data=DataConfig(streams=STREAMS),
         networks=FAMILY,
-        flow=FlowLoss(shift=2.2, caption_dropout=0.0),
+        flow=FlowLoss(shift=2.2, caption_dropout=0.0, text_step=8, full_length=0.12),
         start_from="runs/nano_base",
     )
 
@@ -102,11 +111,11 @@ def nano_klein() -> Recipe:
         name="nano_klein",
         task=Task.STEPS,
         hardware="two CPU cores",
-        optim=OptimConfig(steps=3_000, batch=32, adamw_lr=5e-4, muon_lr=1e-3, warmup_steps=100, ema=0.995),
+        optim=OptimConfig(steps=3_000, batch=32, adamw_lr=1e-3, muon_lr=2.5e-3, warmup_steps=100, ema=0.995),
         data=DataConfig(streams=STREAMS),
         networks=FAMILY,
-        flow=FlowLoss(caption_dropout=0.0),
-        distil=DistilConfig(guidance=3.0, steps=4, substeps=4, on_policy=0.5),
+        flow=FlowLoss(caption_dropout=0.0, text_step=8, full_length=0.12),
+        distil=DistilConfig(guidance=3.0, reference_guidance=1.8, steps=4, substeps=4, on_policy=0.5),
         start_from="runs/nano_base",
     )
 
