@@ -1,10 +1,11 @@
 """What a latent costs and what it gives: autoencoders of several kinds, and flow models trained equally on each.
 
-    python benchmarks/autoencoder_study.py --folder ~/study 64 128 128+semantic 128+noise 128+grounded
+    python benchmarks/autoencoder_study.py --folder ~/study 16 16+semantic 64 64+semantic 128 128+semantic 128+uniform
 
 A variant is the number of channels a token (four times the latent channels), then what regularises it: `semantic` (a
 linear map of each latent position tells what is seen there) or `noise` (the decoder bears up to half a deviation of it).
-`grounded` regularises the flow model instead: a layer in its middle tells what will stand where.
+Others change the flow model alone: with `grounded` a layer in its middle tells what will stand where, `uniform` and
+`plateau` draw its times from another distribution.
 Each trains an autoencoder, then a flow model on scenes of one and two objects, for the same steps on the same pictures.
 Runs are kept in the folder and gone on with; every finished variant prints one line of JSON.
 """
@@ -38,8 +39,9 @@ from licht.training.objectives import psnr
 from licht.world.render import render
 from licht.world.sample import sample_kind, sample_scene
 
-REGULARISERS = {"semantic": {"semantic": 0.1}, "noise": {"noise": 0.5}}
-GROUNDED = 0.05
+Changes = dict[str, dict[str, object]]
+REGULARISERS: Changes = {"semantic": {"semantic": 0.1}, "noise": {"noise": 0.5}}
+FLOWS: Changes = {"grounded": {"grounded": 0.05}, "uniform": {"shape": "uniform"}, "plateau": {"shape": "plateau"}}
 KINDS = ("one", "two", "relation")
 ROWS = 6_000
 HOURS = 24 * 60.0
@@ -47,15 +49,21 @@ HOURS = 24 * 60.0
 
 def of_autoencoder(variant: str) -> str:
     """The part of a variant's name that its autoencoder has."""
-    return variant.replace("+grounded", "")
+    return "+".join(name for name in variant.split("+") if name not in FLOWS)
+
+
+def changed(recipe: Recipe, part: str, variant: str, known: Changes) -> Recipe:
+    """The recipe with what those of the variant's names that are `known` set in its `part`."""
+    for name in variant.split("+")[1:]:
+        fields = known.get(name, {})
+        recipe = override(recipe, {f"{part}.{field}": str(value) for field, value in fields.items()})
+    return recipe
 
 
 def autoencoder_recipe(variant: str, steps: int) -> Recipe:
     """The recipe of the family, with the variant's channels and regularisers."""
-    channels, *names = of_autoencoder(variant).split("+")
-    recipe = nano_autoencoder()
-    for name in names:
-        recipe = override(recipe, {f"autoencoder.{field}": str(value) for field, value in REGULARISERS[name].items()})
+    channels, *_ = variant.split("+")
+    recipe = changed(nano_autoencoder(), "autoencoder", variant, REGULARISERS)
     return dataclasses.replace(
         recipe,
         name=f"autoencoder {of_autoencoder(variant)}",
@@ -64,17 +72,16 @@ def autoencoder_recipe(variant: str, steps: int) -> Recipe:
     )
 
 
-def flow_recipe(variant: str, autoencoder: Path, steps: int) -> Recipe:
+def flow_recipe(variant: str, autoencoder: Path, steps: int, batch: int) -> Recipe:
     """Text to image only, one size."""
-    recipe = nano_base()
+    recipe = changed(nano_base(), "flow", variant, FLOWS)
     networks = autoencoder_recipe(variant, 1).networks
     return dataclasses.replace(
         recipe,
         name=f"flow {variant}",
         autoencoder_from=str(autoencoder),
         networks=dataclasses.replace(networks, hidden_size=256, depth=2, depth_single=3),
-        optim=dataclasses.replace(recipe.optim, steps=steps, compile=True, ema=0.99),
-        flow=dataclasses.replace(recipe.flow, grounded=GROUNDED if variant.endswith("+grounded") else 0.0),
+        optim=dataclasses.replace(recipe.optim, steps=steps, batch=batch, compile=True, ema=0.99, decay_share=0.5),
         data=dataclasses.replace(recipe.data, streams=(Stream("study", Source.PICTURE, KINDS, ROWS, 1.0),)),
     )
 
@@ -139,16 +146,19 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--autoencoder-steps", type=int, default=1_300)
     parser.add_argument("--flow-steps", type=int, default=700)
+    parser.add_argument("--flow-batch", type=int, default=64)
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=3.0)
     options = parser.parse_args()
+    for name in {name for variant in options.variants for name in variant.split("+")[1:]} - {*REGULARISERS, *FLOWS}:
+        parser.error(f"{name} is none of {', '.join((*REGULARISERS, *FLOWS))}")
     folder = options.folder.expanduser()
     for variant in options.variants:
         common = of_autoencoder(variant)
         run, flow = folder / f"autoencoder-{common}", folder / f"flow-{variant}"
         follow(autoencoder_recipe(variant, options.autoencoder_steps), run, folder / "pictures")
-        follow(flow_recipe(variant, run, options.flow_steps), flow, folder / f"latents-{common}")
+        follow(flow_recipe(variant, run, options.flow_steps, options.flow_batch), flow, folder / f"latents-{common}")
         figures = measured(flow, options.n, options.steps, options.guidance)
         print(
             json.dumps({"variant": variant, **{name: round(value, 5) for name, value in figures.items()}}), flush=True
