@@ -42,8 +42,8 @@ def alive(module: nn.Module, seed: int = 0) -> None:
                 nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
 
 
-def autoencoder_run(run: Path, networks: Networks = TINY, seed: int = 1) -> Recipe:
-    recipe = replace(nano_autoencoder(), networks=networks)
+def autoencoder_run(run: Path, networks: Networks = TINY, seed: int = 1, start_from: str | None = None) -> Recipe:
+    recipe = replace(nano_autoencoder(), networks=networks, start_from=start_from)
     recipe = replace(recipe, data=replace(recipe.data, pictures=64))
     module = AutoencoderModule(Autoencoder(autoencoder_config(networks)), recipe.autoencoder)
     alive(module, seed)

@@ -166,6 +166,14 @@ def test_what_a_teacher_started_from_is_named(runs: Path, tmp_path: Path) -> Non
     assert told in (tmp_path / "out" / "README.md").read_text("utf-8")
 
 
+def test_an_autoencoder_goes_on_from_that_of_a_model_folder(base: Path, tmp_path: Path) -> None:
+    autoencoder_run(tmp_path / "later", start_from=str(base))
+    found, kept = history(tmp_path / "later", {}), account_of(base)
+    assert kept is not None
+    assert kept.autoencoder is not None
+    assert (found.legs[1:], found.origin) == (kept.autoencoder.legs, None)
+
+
 @pytest.mark.parametrize("start", ["a-model", "gone"])
 def test_a_start_that_is_no_run_is_named(runs: Path, tmp_path: Path, start: str) -> None:
     (tmp_path / "a-model" / "transformer").mkdir(parents=True)

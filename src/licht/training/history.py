@@ -84,9 +84,10 @@ def history(run: Path, known: Mapping[str, Path]) -> History:
         folder = named_folder(recipe.start_from, known)
         if folder.resolve() in seen or not checkpoints(folder):
             kept = account_of(folder)
-            if kept is None:
+            part = None if kept is None else kept.autoencoder if recipe.task is Task.AUTOENCODER else kept.networks
+            if part is None:
                 return History(tuple(legs), folder.name)
-            return History((*legs, *kept.networks.legs), kept.networks.origin)
+            return History((*legs, *part.legs), part.origin)
 
 
 def _leg(recipe: Recipe, checkpoint: Path) -> Leg:
