@@ -2,7 +2,7 @@
 # Installed is what requirements/*.lock pins and hashes, into .venv; stamps in .venv/ make a second run quick.
 
 DEMO_PROMPT ?= a large shiny red sphere to the left of a small matte blue cube on a gray floor, light from the left
-DEMO_SEED ?= 14
+DEMO_SEED ?= 2
 DEMO_IMAGE ?= demo.png
 PYTEST_ARGS ?=
 TEST_WORKERS ?= 2

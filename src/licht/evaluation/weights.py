@@ -13,12 +13,12 @@ from licht.checkpoint.folder import ModelFiles
 # hashed yet, and no hash is repeated on hearsay.
 KNOWN_SHA256: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "f0717d282c0775ead3572870b68669573af5fe42871e6ae2c7ec2ac7f3034fbf": "nano, transformer (1 of 2)",
-        "f6f3fa2ca61e6934ed8e6a8a08e070eae41eed9536086dfeca5fd0b51f1fbc1c": "nano, transformer (2 of 2)",
-        "b0d0ef74a489697c1d04c1b225b0f7b8126d7d0045d845059734592ea15eec65": "nano-base, transformer",
-        "ae59087c49611c5aaae066f3902402b56a4dd0de2ca20df71ce16eb8905f1ba6": "nano-dev, transformer",
-        "06650d88b7e6230963cc06304e4a0a686db2393f4e75dddbc2300a9b1825c9d7": "nano, autoencoder",
-        "504e6fc58494403e8f9a70a53fa2b570014b96fa7f359079eced79c436065af1": "nano, text encoder",
+        "bba5be72eedb660154ea65e1e45ff69d37a9faf3eb7963ddeadcd33019dd5767": "nano, transformer (1 of 2)",
+        "106bad49d7ee2b3caa8382fb2ccc4d56c78259c26d09ba05db1c361e6a65da8d": "nano, transformer (2 of 2)",
+        "fba6f4e490d45eebb2bff4fb21dde5921bd087856c40c6d4b3e91b7708593ec6": "nano-base, transformer",
+        "ef8bdafbd574e2af7fb82671cb0d770663451a73ca04f8f1ea9e76b1ab1da00c": "nano-dev, transformer",
+        "d41bd5a57d51e7aa7941c87e67b6e24dc048fdaf5e87e86529134187cae573da": "nano, autoencoder",
+        "223348368a4e6c038d1e03fcb59c990d54c0e3e5a172ba766ac0e46bf8dbbaff": "nano, text encoder",
     }
 )
 """SHA-256 -> what the file is."""
