@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Route, expect
+from playwright.sync_api import APIResponse, Route, expect
 
 from licht.core.series import Story
 from licht.safety import provenance
@@ -146,6 +146,24 @@ def test_cancelling_stops_a_long_job(desk: Desk) -> None:
     expect(desk.page.get_by_text("Cancelled; it cost nothing.")).to_be_visible()
     job = desk.api("/v1/jobs?limit=1")["jobs"][0]
     assert (job["state"], job["cost"]) == ("cancelled", 0)
+
+
+def test_a_late_answer_to_a_cancellation_does_not_revive_the_job(desk: Desk) -> None:
+    held: list[tuple[Route, APIResponse]] = []
+    desk.page.route("**/cancel", lambda route: held.append((route, route.fetch())))
+    desk.page.get_by_label("Model").select_option("flux-2-flex")
+    desk.prompt.fill(RED_AND_BLUE)
+    desk.button("Final (50 steps)").click()
+    expect(desk.page.locator(".making img")).to_be_visible()
+    desk.first_tile().get_by_role("button", name="Cancel").click()
+    cancelled = desk.page.get_by_text("Cancelled; it cost nothing.")
+    expect(cancelled).to_be_visible()
+    route, answer = held.pop()
+    with desk.page.expect_response("**/cancel") as response:
+        route.fulfill(response=answer, json=answer.json() | {"state": "running"})
+    response.value.finished()
+    desk.page.evaluate("new Promise((done) => setTimeout(done, 500))")
+    assert cancelled.is_visible()
 
 
 def test_flex_previews_and_finishes_with_one_seed(desk: Desk) -> None:

@@ -73,8 +73,10 @@ export function bodyOf(now, changes = {}) {
   });
 }
 
+/** What has ended stays so: the answer to a cancellation can come after the event that tells of the end. */
 function put(id, changes) {
-  jobs.set((now) => now.map((job) => (job.id === id ? { ...job, ...changes } : job)));
+  const late = (job) => ended(job) && changes.state && !ended(changes);
+  jobs.set((now) => now.map((job) => (job.id === id && !late(job) ? { ...job, ...changes } : job)));
 }
 
 const waiting = [];
