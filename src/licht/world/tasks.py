@@ -4,6 +4,7 @@ A reference gives one thing: a subject, a floor, a light, colours, lettering, a 
 several give subjects, swapping two of them swaps their roles: the same instruction, another right picture.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -38,6 +39,7 @@ TaskKind = Literal[
     "subject", "pick", "subjects", "many", "floor", "lighting", "palette", "lettering", "depth", "edges", "mixed"
 ]
 TASK_KINDS: Final[tuple[TaskKind, ...]] = get_args(TaskKind)
+_REFERRED: Final = re.compile(r"the (?P<noun>\w+) (?P<glue>.*\S) image (?P<number>\d+)(?P<tail>.*)")
 Role = Literal["subject", "background", "lighting", "palette", "style", "depth", "edges"]
 
 PHRASINGS: Final = 4
@@ -200,12 +202,13 @@ def _naming(scene: Scene, sources: Sequence[int | None], voice: Voice) -> Tell:
 
 def _gathered(names: Sequence[str]) -> str:
     """`the objects of image 1, image 2 and image 3` for names that differ in the number alone."""
-    heads = {name.rpartition("image ")[0] for name in names}
-    if len(names) < 2 or len(heads) > 1 or not names[0].startswith("the ") or "image " not in names[0]:
+    found = [_REFERRED.fullmatch(name) for name in names]
+    rests = {(each["noun"], each["glue"], each["tail"]) for each in found if each}
+    if len(names) < 2 or not all(found) or len(rests) > 1:
         return p.joined(names)
-    _, noun, glue = heads.pop().split(" ", 2)
-    numbers = [f"image {name.rpartition(' ')[2]}" for name in names]
-    return f"the {noun}s {glue}{p.joined(numbers)}"
+    noun, glue, tail = rests.pop()
+    images = p.joined([f"image {each['number']}" for each in found if each])
+    return f"the {noun}s {glue} {images}{tail.replace(' shows', ' show')}"
 
 
 def _sentence(voice: Voice, subjects: str, clauses: Sequence[str | None]) -> str:
