@@ -117,6 +117,21 @@ def test_training_does_not_begin_on_what_the_door_refuses(
     assert not (trust / "signing.key").exists()
 
 
+def test_a_picture_that_only_training_could_open_is_refused(
+    trust: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    frames = [Image.new("RGB", (64, 64), color) for color in ("red", "blue")]
+    frames[0].save(folder / "a.webp", save_all=True, append_images=frames[1:])
+    (folder / "a.txt").write_text("a red ball")
+    stream = Stream("own", Source.FOLDER, (), 0, 1.0, size_px=(64, 64), captions=1, folder=str(folder))
+    recipe = replace(nano_smoke(), data=DataConfig(streams=(stream,)))
+    (tmp_path / "recipe.json").write_text(recipe.as_json(), "utf-8")
+    assert run(["train", str(tmp_path / "recipe.json"), "--run", str(tmp_path / "run"), "--minutes", "0.01"]) == 2
+    assert "holds 1 file that the filters refuse (a.webp: " in " ".join(capsys.readouterr().err.split())
+
+
 def test_screen_measures_the_prompt_filter(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["screen", "--evaluate", str(PROMPTS), "--json"]) == 0
     table = json.loads(capsys.readouterr().out)

@@ -67,6 +67,26 @@ def test_pictures_and_captions_that_changed_are_not_taken_for_those_that_were_pr
     assert "was prepared for something else (pictures:" in " ".join(capsys.readouterr().err.split())
 
 
+def test_broken_pictures_are_refused_or_skipped_behind_the_filters_too(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (tmp_path / "pictures" / "red.png").read_bytes()
+    for name, content in (("noise", b"no picture"), ("torn", whole[: len(whole) // 2])):
+        (tmp_path / "pictures" / f"{name}.png").write_bytes(content)
+        (tmp_path / "pictures" / f"{name}.txt").write_text("a red picture")
+    filtered = [each for each in train(tmp_path) if each not in ("--policy", "off")]
+    filtered[filtered.index("--run") + 1] = str(tmp_path / "other")
+    save_tokenizer(train_tokenizer(CAPTIONS, TINY.vocab_size), tmp_path / "other" / "tokenizer")
+    filtered[filtered.index("--data") + 1] = str(tmp_path / "other" / "data")
+    assert command(filtered) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "4 usable, 2 broken" in said
+    assert "or set data.broken=skip" in said
+    assert command([*filtered, "--set", "data.broken=skip"]) == 0
+    listed = (tmp_path / "other" / "unusable-1.txt").read_text("utf-8")
+    assert [line.split("/")[-1].split(":")[0] for line in listed.splitlines()] == ["noise.png", "torn.png"]
+
+
 def test_settled_rows_that_cannot_be_read_are_refused(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

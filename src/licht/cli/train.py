@@ -53,6 +53,7 @@ def _screen(recipe: "Recipe", policy_name: str) -> None:
 
     from licht.safety.folders import require_clean
     from licht.safety.policy import Level, parse_policy
+    from licht.training.folder import readable
 
     folders = dict.fromkeys(stream.folder for stream in recipe.data.streams if stream.folder is not None)
     # of several processes one is enough: the others wait for the data that it prepares
@@ -62,7 +63,7 @@ def _screen(recipe: "Recipe", policy_name: str) -> None:
     for folder in folders:
         path = Path(folder).expanduser()
         if policy.level is not Level.OFF and path.is_dir():
-            require_clean(path, policy)
+            require_clean(path, policy, readable)
 
 
 def _follow(recipe: "Recipe", order: "Order") -> None:

@@ -21,10 +21,11 @@ _LISTED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class RefusedFile:
-    """A file that a screen refuses, and why."""
+    """A file that a screen refuses, and why; `unseen` if it is a picture that could not be opened."""
 
     path: Path
     reason: str
+    unseen: bool = False
 
 
 def screened_files(folder: Path) -> list[Path]:
@@ -48,15 +49,19 @@ def refused_files(
                 for text in _texts(path):
                     admit(ImageRequest(text, (0,)), policy)
         except (Refused, InvalidImage, InvalidPrompt) as error:
-            found.append(RefusedFile(path, error.message))
+            found.append(RefusedFile(path, error.message, isinstance(error, InvalidImage)))
         if on_file is not None:
             on_file(number, len(files))
     return found
 
 
-def require_clean(folder: Path, policy: "Policy", on_file: Callable[[int, int], None] | None = None) -> None:
-    """Raise `InvalidSettings` with the first names if `policy` refuses anything in `folder`."""
-    refused = refused_files(folder, policy, on_file)
+def require_clean(folder: Path, policy: "Policy", readable: Callable[[Path], bool]) -> None:
+    """Raise `InvalidSettings` with the first names if `policy` refuses anything in `folder`.
+
+    What can be opened neither here nor by what learns, as `readable` says, teaches nothing: it is left to the settings
+    for broken pictures.
+    """
+    refused = [each for each in refused_files(folder, policy) if not each.unseen or readable(each.path)]
     if not refused:
         return
     named = "; ".join(f"{each.path.name}: {each.reason}" for each in refused[:_LISTED])

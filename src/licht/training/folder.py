@@ -153,6 +153,11 @@ def _inside(folder: Path, name: str, place: str) -> Path:
     return folder / name
 
 
+def readable(path: Path) -> bool:
+    """Whether a picture can be decoded, and so be learnt from."""
+    return not isinstance(_size_of(path), str)
+
+
 def _size_of(path: Path) -> tuple[int, int] | str:
     """(width, height) of a picture that can be decoded, else why it cannot."""
     try:
