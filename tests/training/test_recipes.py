@@ -34,7 +34,7 @@ def test_what_a_recipe_leaves_out_is_as_usual() -> None:
         (("optim", "steps"), True, r"recipe.optim.steps is True; expected a whole number"),
         (("optim", "betas"), [0.9], r"recipe.optim.betas is \[0.9\]"),
         (("task",), "dream", r"recipe.task is 'dream'; expected one of autoencoder, flow"),
-        (("data", "streams"), [{"name": "x"}], r"recipe.data.streams\[0\] lacks a field"),
+        (("data", "streams"), [{"name": "x"}], r"recipe.data.streams\[0\] lacks source, kinds, rows, weight; add"),
         (("networks",), 5, r"recipe.networks is 5; expected an object"),
     ],
 )
@@ -68,6 +68,8 @@ WRONG: list[tuple[str, object, str]] = [
     ("optim.clip", 0, "optim.clip is 0.0; expected more than 0"),
     ("optim.betas", 5, "optim.betas is 5; expected a list of 2, each of it a number"),
     ("optim.betas", [0.9, 1.0], "optim.betas[1] is 1.0; expected from 0 to less than 1"),
+    ("data.streams", None, "data.streams is None; expected a list, each of it an object with name, source"),
+    ("data.streams", "[{", "data.streams is '[{'; expected a list, each of it an object with name, source"),
     ("flow.shift", [1], "flow.shift is [1]; expected a number"),
     ("name", None, "name is None; expected text"),
     ("optim.adamw_lr", math.nan, "optim.adamw_lr is nan; expected a number"),

@@ -308,11 +308,14 @@ def _built(kind: type[Any], data: object, path: str) -> Any:  # noqa: ANN401 - a
     for key in data:
         if key not in hints:
             raise InvalidSettings(f"{path}.{key} is unknown; here there are {', '.join(hints)}", field=f"{path}.{key}")
-    values = {key: _typed(hints[key], value, f"{path}.{key}") for key, value in data.items()}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise InvalidSettings(f"{path} lacks a field ({error}); add it", field=path) from error
+    lacking = [each.name for each in dataclasses.fields(kind) if _is_needed(each) and each.name not in data]
+    if lacking:
+        raise InvalidSettings(f"{path} lacks {', '.join(lacking)}; add what is missing", field=path)
+    return kind(**{key: _typed(hints[key], value, f"{path}.{key}") for key, value in data.items()})
+
+
+def _is_needed(each: dataclasses.Field[Any]) -> bool:
+    return each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
 
 
 def _typed(hint: Any, value: Any, path: str) -> Any:  # noqa: ANN401 - a type, and a JSON value to become of it
@@ -345,6 +348,8 @@ def _told(hint: Any) -> str:  # noqa: ANN401 - a type
         return f"a list of {len(parts)}, each of it {_told(parts[0])}"
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return f"one of {', '.join(hint)}"
+    if dataclasses.is_dataclass(hint):
+        return f"an object with {', '.join(typing.get_type_hints(hint))}"
     return _WORDS[hint]
 
 
