@@ -137,13 +137,13 @@ def test_no_room_for_log_or_sheet_is_one_clear_line(tmp_path: Path, full: str) -
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = toy_recipe()
 
-    def full_after_three(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    def full_after_three(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         if path.parent.name.startswith(".step-00000004"):
             path.write_bytes(b"half")
             raise OSError(28, "No space left on device")
         save_file(tensors, path)
 
-    monkeypatch.setattr("licht.training.state.save_file", full_after_three)
+    monkeypatch.setattr("licht.training.state.save_tensors", full_after_three)
     with pytest.raises(OutputFailed, match="No space left"):
         train(ToyTask(recipe), recipe, tmp_path, 1, quiet)
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000003"]

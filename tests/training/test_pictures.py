@@ -122,13 +122,13 @@ def test_statistics_that_were_not_finished_are_measured_again(tmp_path: Path, mo
     autoencoder_run(tmp_path)
     kept = tmp_path / "step-00000003" / "statistics.safetensors"
 
-    def half(tensors: dict[str, Tensor], path: Path) -> None:
+    def half(path: Path, tensors: dict[str, Tensor]) -> None:
         assert tensors
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("licht.training.trained.save_file", half)
+        patched.setattr("licht.training.trained.save_tensors", half)
         with pytest.raises(KeyboardInterrupt):
             trained_autoencoder(tmp_path)
     assert not kept.exists()

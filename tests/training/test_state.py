@@ -10,7 +10,7 @@ from torch import nn
 
 from licht.core.errors import InvalidCheckpoint
 from licht.training.ema import EMA
-from licht.training.state import checkpoints, load_state, read_recipe, read_tensors, save_state
+from licht.training.state import checkpoints, load_state, read_recipe, read_tensors, save_state, seconds_trained
 from tests.training.toy import ToyModule, toy_recipe
 
 
@@ -98,3 +98,18 @@ def test_a_recipe_that_cannot_be_read_is_refused(tmp_path: Path, text: str) -> N
     (checkpoint / "recipe.json").write_text(text, "utf-8")
     with pytest.raises(InvalidCheckpoint, match=r"has no usable recipe\.json"):
         read_recipe(checkpoint)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "3"])
+def test_a_damaged_account_of_progress_is_refused(tmp_path: Path, content: str) -> None:
+    save(tmp_path, 5)
+    kept = tmp_path / "step-00000005"
+    (kept / "progress.json").write_text(content)
+    with pytest.raises(InvalidCheckpoint, match=r"progress\.json .*use another checkpoint"):
+        seconds_trained(kept)
+
+
+def test_weights_can_be_read_by_whoever_can_read_the_rest(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    weights = tmp_path / "step-00000005" / "state.safetensors"
+    assert weights.stat().st_mode & 0o777 == weights.with_name("recipe.json").stat().st_mode & 0o777

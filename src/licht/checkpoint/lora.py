@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from licht.checkpoint.lora_names import Place, is_adapter_key, places, split_key, unwrapped
 from licht.checkpoint.names import swap_halves
 from licht.checkpoint.reader import TensorSource, first_line, read_json
+from licht.checkpoint.save import save_tensors
 from licht.core.errors import InvalidCheckpoint
 from licht.model.lora import Adapter, Branch, Delta, Dense, Kronecker, LowRank
 from licht.model.transformer import Flux2Transformer
@@ -124,7 +124,7 @@ def save_lora(path: Path, adapter: Adapter, metadata: Mapping[str, str] | None =
     said = {"r": max(sizes.values()), "lora_alpha": max(sizes.values()), "rank_pattern": sizes, "alpha_pattern": sizes}
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        save_file(tensors, temporary, {"format": "pt", _METADATA: json.dumps(said), **(metadata or {})})
+        save_tensors(temporary, tensors, {"format": "pt", _METADATA: json.dumps(said), **(metadata or {})})
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -120,6 +120,12 @@ def _shard_name(stem: str, number: int, total: int) -> str:
     return f"{stem}.safetensors" if total == 1 else f"{stem}-{number:05d}-of-{total:05d}.safetensors"
 
 
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a file that whoever may look into its folder can read: the library's own are for their owner alone."""
+    save_file(tensors, path, dict(metadata) if metadata else None)
+    path.chmod(path.parent.stat().st_mode & 0o666)
+
+
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> None:
     # views of one matrix would be refused by the library, which wants every tensor to own its storage
     owned = {
@@ -127,7 +133,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[
     }
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        save_file(owned, temporary, {"format": "pt", **(metadata or {})})
+        save_tensors(temporary, owned, {"format": "pt", **(metadata or {})})
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

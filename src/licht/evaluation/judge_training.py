@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from licht.checkpoint.save import save_tensors
 from licht.core.errors import InvalidSettings
 from licht.evaluation.ceiling import recognised
 from licht.evaluation.judge import Judge, corrections, judge_file, split_by
@@ -421,5 +421,5 @@ def export_judge(run: Path, target: Path) -> Path:
     tensors = read_tensors(checkpoint / "state.safetensors", "ema/network.")
     kept = {name: tensor.half() for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_file(kept, target)
+    save_tensors(target, kept)
     return target

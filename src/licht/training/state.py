@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from licht.checkpoint.save import save_tensors
 from licht.core.errors import InvalidCheckpoint, InvalidSettings, OutputFailed
 from licht.training.config import Recipe, difference, recipe_from_json
 from licht.training.ema import EMA
@@ -54,7 +54,7 @@ def save_state(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save_file(tensors, partial / "state.safetensors")
+        save_tensors(partial / "state.safetensors", tensors)
         (partial / "recipe.json").write_text(recipe.as_json(), "utf-8")
         progress = {"step": step, "seconds": round(seconds, 1), "sheet_seconds": round(sheet_seconds, 1)}
         (partial / "progress.json").write_text(json.dumps({**progress, "devices": list(devices)}), "utf-8")
@@ -179,8 +179,14 @@ def seconds_at_sheet(checkpoint: Path) -> float:
 
 
 def _progress(checkpoint: Path) -> dict[str, Any]:
+    """How far a checkpoint is, by its own account; nothing where it has none. Raises `InvalidCheckpoint`."""
     path = checkpoint / "progress.json"
-    progress: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    try:
+        progress = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise InvalidCheckpoint(f"{path} cannot be read ({error}); use another checkpoint") from error
+    if not isinstance(progress, dict):
+        raise InvalidCheckpoint(f"{path} does not tell how far the run is; use another checkpoint")
     return progress
 
 

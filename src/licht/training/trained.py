@@ -5,13 +5,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from licht.checkpoint.folder import read_folder
 from licht.checkpoint.load import Placement, load_autoencoder, load_tower, load_transformer
 from licht.checkpoint.reader import open_source, read_json
-from licht.checkpoint.save import official_tensors
+from licht.checkpoint.save import official_tensors, save_tensors
 from licht.core.errors import InvalidSettings, OutputFailed
 from licht.model.autoencoder import Autoencoder
 from licht.quant.linear import QuantisedLinear, StackedLayers
@@ -164,7 +163,7 @@ def _keep(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a file that appears under its name only when it is complete. Raises `OutputFailed`."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        save_file(tensors, temporary)
+        save_tensors(temporary, tensors)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
