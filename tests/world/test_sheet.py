@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from licht.core.errors import InvalidRequest
-from licht.world.sheet import SHEET_KINDS, sheet_cell, write_sheet
+from licht.world.sheet import SHEET_KINDS, _lines, sheet_cell, write_sheet
 
 
 @pytest.mark.parametrize("kind", ["mixed", "edit/add", "task/subjects"])
@@ -31,3 +31,12 @@ def test_what_cannot_be_drawn_is_refused(kind: str, count: int, size_px: int, tm
     with pytest.raises(InvalidRequest):
         write_sheet(tmp_path / "sheet.png", kind, count, size_px=size_px)
     assert not (tmp_path / "sheet.png").exists()
+
+
+def test_words_below_a_picture_end_before_its_edge() -> None:
+    font = ImageFont.load_default(11)
+    text = "a green character with pointed green body and a red head wearing a wide " + "w" * 40
+    lines = _lines(text, font, 120)
+    assert " ".join(lines) == text
+    assert all(font.getlength(line) <= 120 for line in lines[:-1])
+    assert lines[-1] == "w" * 40

@@ -1,6 +1,5 @@
 """Contact sheets: what the world draws, with the words that belong to it."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, cast, get_args
@@ -25,7 +24,6 @@ SHEET_KINDS: Final = (
 )
 """What a sheet can show; an edit is before and after, a task its references and then its target."""
 _TEXT_PX: Final = 11
-_LETTER_PX: Final = 5.6
 _MARGIN_PX: Final = 6
 _WIDE_PX: Final = 1040
 
@@ -48,14 +46,27 @@ def sheet_cell(kind: str, seed: int, index: int, split: Split = "train") -> tupl
 def _cell(images: NDArray[np.uint8], text: str, size_px: int, count: int) -> Image.Image:
     """Pictures beside one another, the text below."""
     width = size_px * count
-    lines = textwrap.wrap(text, max(12, int(width / _LETTER_PX)))
+    font = ImageFont.load_default(_TEXT_PX)
+    lines = _lines(text, font, width - 2)
     cell = Image.new("RGB", (width, size_px + (_TEXT_PX + 3) * len(lines) + _MARGIN_PX), "white")
     for step, image in enumerate(images):
         cell.paste(Image.fromarray(image), (step * size_px, 0))
-    draw, font = ImageDraw.Draw(cell), ImageFont.load_default(_TEXT_PX)
+    draw = ImageDraw.Draw(cell)
     for row, line in enumerate(lines):
         draw.text((1, size_px + 2 + row * (_TEXT_PX + 3)), line, fill="black", font=font)
     return cell
+
+
+def _lines(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width_px: int) -> list[str]:
+    """The text in lines that are no wider, as far as no word is."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and font.getlength(longer) > width_px:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _arranged(cells: Sequence[Image.Image]) -> Image.Image:
