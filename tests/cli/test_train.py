@@ -35,6 +35,17 @@ def test_a_resume_with_another_recipe_is_refused_before_data_are_touched(
     assert (data / "pictures.bin").read_bytes() == b"hours of work"
 
 
+@pytest.mark.parametrize("option", ["--run", "--data"])
+def test_a_file_in_the_place_of_a_folder_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    (tmp_path / "a").write_bytes(b"kept")
+    place = {"--run": str(tmp_path / "run"), "--data": str(tmp_path / "data")} | {option: str(tmp_path / "a")}
+    assert command(["train", "nano_smoke", *(part for pair in place.items() for part in pair)]) == 2
+    assert f"{tmp_path / 'a'} is a file; name a folder for {option}" in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 @pytest.mark.parametrize("minutes", ["nan", "-1", "inf"])
 def test_minutes_are_a_number_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str], minutes: str) -> None:
     assert command(["train", "nano_smoke", "--run", str(tmp_path / "run"), "--minutes", minutes]) == 2

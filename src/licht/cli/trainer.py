@@ -45,13 +45,24 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Where a recipe is followed, and for how many minutes in all, those of preparing data included."""
+    """Where a recipe is followed, and for how many minutes in all, those of preparing data included.
+
+    Raises `InvalidSettings` where a folder is a file.
+    """
 
     run: Path
     data: Path
     minutes: float
     device: str = "auto"
     tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        """Look before anything is written."""
+        from licht.core.errors import InvalidSettings
+
+        for name, folder in (("run", self.run), ("data", self.data)):
+            if folder.exists() and not folder.is_dir():
+                raise InvalidSettings(f"{folder} is a file; name a folder for --{name}", field=name)
 
 
 def settled_recipe(name: str, changes: Sequence[str]) -> "Recipe":
