@@ -1,5 +1,6 @@
 import io
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -338,3 +339,15 @@ def test_a_size_as_a_ratio_and_an_area(model: Model) -> None:
 def test_a_prompt_of_which_only_a_part_would_be_read(model: Model) -> None:
     with pytest.raises(InvalidPrompt, match="would be kept"):
         model.generate("a cat " * 2000, seed=1, size=(64, 64), steps=1, strict_length=True)
+
+
+def test_a_structured_prompt_is_read_as_its_description_says(folder: Path, tmp_path: Path) -> None:
+    asked = ImageRequest('{"subjects": [{"description": "a red cube"}], "background": "teal floor"}', (1,))
+    prose = licht.load(folder, device="cpu", policy="off").settle_prompt(asked).text
+    assert prose == "A red cube. Teal floor in the background."
+    taught = shutil.copytree(folder, tmp_path / "taught")
+    models.change(taught / "licht.json", structured_prompts=True)
+    structured = licht.load(taught, device="cpu", policy="off").settle_prompt(asked).text
+    assert structured == asked.prompt
+    # the family's captions are structured now and then
+    assert licht.load("nano", device="cpu", policy="off").settle_prompt(asked).text == asked.prompt

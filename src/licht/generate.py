@@ -36,7 +36,6 @@ from licht.core.sizes import Size, parse_size, require_whole
 from licht.engine.engine import Engine
 from licht.engine.latents import Latents
 from licht.finish import Finish, apply_finish, parse_finish
-from licht.model.variants import Tower
 from licht.safety import policy as door
 from licht.safety.images import from_pil, open_picture, open_reference
 from licht.safety.policy import Policy, Released
@@ -267,9 +266,8 @@ class Model:
 
     def settle_prompt(self, request: ImageRequest) -> SettledPrompt:
         """The text that this model reads for `request`. Raises `InvalidPrompt`."""
-        # dev's language model is asked for structured answers and reads structure; klein is documented to want prose
-        dev = self.engine.variant.text.tower.tower is Tower.MISTRAL3
-        return settle_prompt(request.prompt, request.references, PromptStyle.JSON if dev else PromptStyle.PROSE)
+        style = PromptStyle.JSON if self.engine.variant.structured_prompts else PromptStyle.PROSE
+        return settle_prompt(request.prompt, request.references, style)
 
     def _check_length(self, prompt: str) -> None:
         tokenizer = self.engine.tokenizer

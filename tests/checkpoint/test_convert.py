@@ -158,7 +158,13 @@ def test_formats_that_cannot_be_written_are_said_to_be_so(source: ModelFiles, fo
 
 def test_a_description_reads_as_the_same_variant(source: ModelFiles, tmp_path: Path) -> None:
     said = {"kind": "base", "text_layers": [1, 2, 3], "text_length": 64, "trained_sizes": [[128, 128], [96, 160]]}
-    said |= {"max_references": 7, "caches_references": True, "reference_area_px": 128 * 128, "default_steps": 12}
+    said |= {
+        "structured_prompts": True,
+        "max_references": 7,
+        "caches_references": True,
+        "reference_area_px": 128 * 128,
+        "default_steps": 12,
+    }
     shutil.copytree(source.parts.transformer.parent, tmp_path / "described", symlinks=False)
     (tmp_path / "described" / "licht.json").write_text(json.dumps(said), encoding="utf-8")
     described = read_folder(tmp_path / "described")

@@ -289,6 +289,8 @@ def description(variant: Variant, template: str | None) -> dict[str, object]:
         "default_steps": variant.default_steps,
         "default_guidance": variant.default_guidance,
     }
+    if variant.structured_prompts:
+        said["structured_prompts"] = True
     if variant.extra_reference_px == variant.single_reference_px:
         said["reference_area_px"] = variant.extra_reference_px
     return said if template is None else {**said, "template": template}

@@ -22,6 +22,7 @@ class Description(BaseModel):
     trained_sizes: list[tuple[int, int]] = Field(default_factory=list)
     max_references: int = Field(10, ge=0, le=10)
     caches_references: bool = False
+    structured_prompts: bool = False
     reference_area_px: int | None = Field(None, ge=64 * 64, le=2024 * 2024)
     default_steps: int | None = Field(None, ge=1, le=50)
     default_guidance: float | None = Field(None, ge=0, le=100)

@@ -220,6 +220,8 @@ def _variant(
         default_guidance=description.default_guidance if description.default_guidance is not None else guidance,
         max_references=description.max_references,
         caches_references=kind is Kind.KV or description.caches_references,
+        # dev's language model is asked for structured answers and reads structure; klein is documented to want prose
+        structured_prompts=text.tower.tower is Tower.MISTRAL3 or description.structured_prompts,
         default_size=_largest(trained) if trained else Size(1024, 1024),
         trained_sizes=trained,
         licence=official.licence if official else "unknown",

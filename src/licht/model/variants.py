@@ -141,6 +141,8 @@ class Variant:
     max_references: int
     caches_references: bool = False
     """References are modulated at time 0 and attend only to themselves, so their keys and values are computed once."""
+    structured_prompts: bool = False
+    """It has learned structured prompts as JSON; the others read them as prose."""
     default_size: Size = field(default=Size(1024, 1024))
     trained_sizes: tuple[Size, ...] = ()
     licence: str = "unknown"
@@ -201,6 +203,7 @@ _DEV = Variant(
     transformer=DEV_TRANSFORMER,
     autoencoder=AUTOENCODER,
     text=TextConfig(MISTRAL_SMALL, (10, 20, 30)),
+    structured_prompts=True,
     default_steps=50,
     default_guidance=4.0,
     max_references=10,

@@ -267,6 +267,8 @@ def describe(recipe: Recipe, kind: Kind, release: Release) -> dict[str, Any]:
         "trained_sizes": [list(size) for size in sizes],
         "max_references": 10,
         "caches_references": True,
+        # captions of rendered scenes are structured now and then
+        "structured_prompts": any(stream.source is not Source.FOLDER for stream in streams),
         "default_steps": release.steps or (recipe.distil.steps if kind is Kind.KV else _USUAL_STEPS),
     }
     shown = [stream.reference_px**2 for stream in streams if stream.source is not Source.PICTURE]
