@@ -136,6 +136,7 @@ def test_the_card_counts_the_runs_before(runs: Path, tmp_path: Path) -> None:
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert "7 of 400 steps of 16 rows; started from `nano_smoke`, 7 of 400 steps of 16 rows |" in card
     assert "20 minutes (10 + 10) |" in card
+    assert ", in the last of its runs |" in card
     assert "| autoencoder's training | 2 minutes |" in card
 
 

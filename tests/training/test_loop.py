@@ -127,10 +127,10 @@ def test_no_room_for_log_or_sheet_is_one_clear_line(tmp_path: Path, full: str) -
             return {}
 
     if full == "log.jsonl":
-        with pytest.raises(OutputFailed, match=r"log\.jsonl cannot be written .*free some space"):
+        with pytest.raises(OutputFailed, match=r"log\.jsonl cannot be written .*make room"):
             train(ToyTask(toy_recipe()), toy_recipe(), tmp_path, 1, quiet)
     else:
-        with pytest.raises(OutputFailed, match=r"sample-00000008\.png cannot be written .*free some space"):
+        with pytest.raises(OutputFailed, match=r"sample-00000008\.png cannot be written .*make room"):
             train(Drawing(toy_recipe()), toy_recipe(), tmp_path, 1, quiet)
 
 

@@ -49,6 +49,7 @@ def test_it_is_exported_and_measured_with_what_it_has_seen(
     assert "| data | 4 rows of folders of pictures |" in card
     assert "the pictures that it was shown" in card
     assert "rendered rows" not in card
+    assert "license: unknown" in card
     # the stream that got no picture was left out
     assert json.loads((tmp_path / "model" / "licht.json").read_text("utf-8"))["trained_sizes"] == [[64, 64]]
     capsys.readouterr()

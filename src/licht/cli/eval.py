@@ -174,7 +174,7 @@ def _write_sheet(report: "Report", path: Path) -> bool:
     try:
         write_sheet(path, same, labels, columns=max(2, _SHEET_PX // width), scale=1)
     except OSError as error:
-        raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
+        raise OutputFailed(f"{path} cannot be written ({error}); make room or choose another place") from error
     return True
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from licht.core.errors import InvalidSettings, OutputFailed
+from licht.core.errors import InvalidSettings
 from licht.model.autoencoder import Autoencoder
 from licht.training.autoencoder import AutoencoderTask
 from licht.training.build import autoencoder_config
@@ -18,6 +18,7 @@ from licht.training.checks import check
 from licht.training.config import FlowLoss, Recipe, Source, Stream, Task
 from licht.training.critic import CriticTask
 from licht.training.distil import DistilTask
+from licht.training.files import not_written
 from licht.training.flow import FlowTask
 from licht.training.folder import FolderRows, keep_settled_rows, rows_digest, settle_folder_streams
 from licht.training.grounded import GroundedTask
@@ -254,7 +255,7 @@ def find_tokenizer(recipe: Recipe, run: Path, known: Mapping[str, Path]) -> Toke
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         except OSError as error:
-            raise OutputFailed(f"{folder} cannot be written ({error}); free some space") from error
+            raise not_written(folder, error) from error
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 

@@ -76,7 +76,7 @@ def model_card(kind: Kind, facts: Facts) -> str:
         "transformer": f"{blocks}, width {sizes.hidden_size}, {sizes.parameters / 1e6:.1f} M parameters",
         "text tower": f"Qwen3 architecture, width {text.tower.hidden_size}, states {states}, {text.length} tokens",
         "autoencoder": f"FLUX.2 structure, widths {widths}, {networks.z_channels} latent channels",
-        "data": _data(recipe.data),
+        "data": _data(recipe.data) + (", in the last of its runs" if len(trained.legs) > 1 or trained.origin else ""),
         "sizes": f"{shown} px; others are drawn at the nearest of these and enlarged",
         "recipe": _legs(trained),
         "trained on": f"{_devices(trained) or recipe.hardware}, {_minutes(trained)}",
@@ -86,7 +86,8 @@ def model_card(kind: Kind, facts: Facts) -> str:
     lines = ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in table.items())]
     own = any(stream.source is Source.FOLDER for stream in recipe.data.streams)
     head, limits = (_OWN_HEAD, _OWN_LIMITS) if own else (_HEAD, _LIMITS)
-    front = ["---", "license: apache-2.0", "---", "", head, ""]
+    # what was learned from somebody's pictures is theirs to license
+    front = ["---", f"license: {'unknown' if own else 'apache-2.0'}", "---", "", head, ""]
     return "\n".join([*front, *lines, "", *measured_lines(facts.figures), *limits]) + "\n"
 
 

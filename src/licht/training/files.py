@@ -9,13 +9,18 @@ from typing import Final
 
 from torch import nn
 
-from licht.core.errors import InvalidSettings
+from licht.core.errors import InvalidSettings, OutputFailed
 from licht.training.config import difference
 
 Description = Mapping[str, object]
 """What prepared data are, as JSON: data prepared with another description are other data."""
 DIGEST_DIGITS: Final = 16
 """So much of a SHA-256 tells data apart, in hexadecimal digits."""
+
+
+def not_written(place: Path, error: Exception) -> OutputFailed:
+    """The error to raise for a file or folder that could not be written."""
+    return OutputFailed(f"{place} cannot be written ({error}); make room or choose another place, then run again")
 
 
 def write_text(path: Path, text: str) -> None:

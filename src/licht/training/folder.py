@@ -17,9 +17,9 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from licht.core.errors import InvalidSettings, OutputFailed
+from licht.core.errors import InvalidSettings
 from licht.training.config import Broken, Recipe, Source, Stream
-from licht.training.files import DIGEST_DIGITS, write_text
+from licht.training.files import DIGEST_DIGITS, not_written, write_text
 from licht.training.tokenizer import CaptionEncoder
 
 METADATA: Final = "metadata.jsonl"
@@ -107,7 +107,7 @@ def _write_unusable(listing: Listing, path: Path | None) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
+        raise not_written(path, error) from error
 
 
 def _from_captions(folder: Path) -> list[tuple[Path, tuple[str, ...], tuple[Path, ...]]]:
@@ -224,7 +224,7 @@ def keep_settled_rows(run: Path, streams: Sequence[Stream]) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
+        raise not_written(path, error) from error
 
 
 def with_settled_rows(run: Path, recipe: Recipe) -> Recipe:

@@ -4,8 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from licht.core.errors import OutputFailed
-from licht.training.files import write_text
+from licht.training.files import not_written, write_text
 
 Line = dict[str, float]
 
@@ -21,7 +20,7 @@ def append_line(run: Path, line: Line) -> None:
         with log_path(run).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
-        raise OutputFailed(f"{log_path(run)} cannot be written ({error}); free some space and go on") from error
+        raise not_written(log_path(run), error) from error
 
 
 def read_log(run: Path) -> list[Line]:
@@ -42,7 +41,7 @@ def go_back_to(run: Path, step: int, finished: bool) -> None:
     try:
         write_text(log_path(run), "".join(json.dumps(line) + "\n" for line in kept))
     except OSError as error:
-        raise OutputFailed(f"{log_path(run)} cannot be written ({error}); free some space and go on") from error
+        raise not_written(log_path(run), error) from error
 
 
 def _stays(line: Line, step: int, finished: bool) -> bool:

@@ -24,6 +24,7 @@ from licht.core.errors import InvalidSettings, LichtError, OutputFailed
 from licht.model.precision import multiplies_bfloat16
 from licht.training.config import Recipe
 from licht.training.ema import EMA
+from licht.training.files import not_written
 from licht.training.fuse import fuse_blocks
 from licht.training.log import append_line, go_back_to
 from licht.training.optim import build_optimizers, set_rates
@@ -219,10 +220,10 @@ class _Run:
                 # who holds only a part of the weights draws along, for nobody to see
                 figures = self.task.sample((self.run if first else Path(scratch)) / self._sheet, self.step)
         except OSError as error:
-            raise OutputFailed(f"{self.run / self._sheet} cannot be written ({error}); free some space") from error
+            raise not_written(self.run / self._sheet, error) from error
         finally:
             self.ema.swap(self.task.module)
-        if first:
+        if first and figures:
             self._log(figures)
 
     @property

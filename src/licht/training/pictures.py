@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from licht.core.errors import OutputFailed
-from licht.training.files import Description, describe_new, refuse_other_data, write_text
+from licht.training.files import Description, describe_new, not_written, refuse_other_data, write_text
 from licht.training.workers import made_in_order
 
 T = TypeVar("T")
@@ -84,7 +83,7 @@ def fill_missing(progress: Path, total: int, work: Work[T], on_progress: Callabl
             try:
                 write_text(progress, str(first + count))
             except OSError as error:
-                raise OutputFailed(f"{progress} cannot be written ({error}); free some space") from error
+                raise not_written(progress, error) from error
             on_progress(first + count, total)
 
 
@@ -116,7 +115,7 @@ class PictureStore:
             if shown is not None:
                 describe_new(path.with_suffix(".json"), {**shown, "count": count, "size_px": size}, self._progress)
         except OSError as error:
-            raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
+            raise not_written(path, error) from error
 
     def fill(self, render: Render, chunk: int, on_progress: Callable[[int, int], None], workers: int = 1) -> None:
         """Render what is missing; goes on after an interruption."""

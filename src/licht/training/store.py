@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from licht.core.errors import OutputFailed
 from licht.training.config import Stream
-from licht.training.files import Description, describe_new, refuse_other_data
+from licht.training.files import Description, describe_new, not_written, refuse_other_data
 from licht.training.pictures import Work, fill_missing, map_rows
 
 
@@ -58,7 +57,7 @@ class StreamStore:
             self._ids = map_rows(self._at("ids"), said, np.uint16, self._progress)
             describe_new(known, description, self._progress)
         except OSError as error:
-            raise OutputFailed(f"{self.folder} cannot be written ({error}); free some space") from error
+            raise not_written(self.folder, error) from error
 
     def fill(
         self, prepare: Prepare, chunk: int, on_progress: Callable[[str, int, int], None], workers: int = 1

@@ -11,13 +11,13 @@ from licht.checkpoint.folder import read_folder
 from licht.checkpoint.load import Placement, load_autoencoder, load_tower, load_transformer
 from licht.checkpoint.reader import open_source, read_json
 from licht.checkpoint.save import official_tensors, save_tensors
-from licht.core.errors import InvalidSettings, OutputFailed
+from licht.core.errors import InvalidSettings
 from licht.model.autoencoder import Autoencoder
 from licht.quant.linear import QuantisedLinear, StackedLayers
 from licht.training.autoencoder import measure_statistics
 from licht.training.build import autoencoder_config
 from licht.training.config import Networks, Recipe, Task
-from licht.training.files import weights_digest
+from licht.training.files import not_written, weights_digest
 from licht.training.flow import FlowNetworks
 from licht.training.grow import deepened
 from licht.training.rendered import mixed_pictures
@@ -167,7 +167,7 @@ def _keep(tensors: dict[str, Tensor], path: Path) -> None:
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
+        raise not_written(path, error) from error
 
 
 def _pictures(recipe: Recipe) -> Iterator[Tensor]:

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from licht.core.errors import OutputFailed
 from licht.training.config import Stream
+from licht.training.files import not_written
 from licht.training.pictures import Work, fill_missing, map_rows
 from licht.training.semantic import CLASSES, POSITION_PX, UNKNOWN, labels_of
 from licht.world import vocabulary as v
@@ -157,7 +157,7 @@ class TruthStore:
         try:
             self._known = map_rows(path, shape, np.uint8, self._progress)
         except OSError as error:
-            raise OutputFailed(f"{path} cannot be written ({error}); free some space") from error
+            raise not_written(path, error) from error
 
     def fill(self, scenes: Scenes, chunk: int, on_progress: Callable[[str, int, int], None], workers: int = 1) -> None:
         """Label what is missing; goes on after an interruption."""

@@ -16,7 +16,8 @@ from typing import Any, Final, TypeVar
 
 import torch
 
-from licht.core.errors import OutOfMemory, OutputFailed
+from licht.core.errors import OutOfMemory
+from licht.training.files import not_written
 
 T = TypeVar("T")
 Span = tuple[int, int]
@@ -71,7 +72,7 @@ def _keep(make: Callable[[int, int], Any], folder: Path) -> Path:
     try:
         kept.write_bytes(pickle.dumps(make))
     except OSError as error:
-        raise OutputFailed(f"{kept} cannot be written ({error}); free some space") from error
+        raise not_written(kept, error) from error
     return kept
 
 
