@@ -27,6 +27,8 @@ _TEXT_PX: Final = 11
 _MARGIN_PX: Final = 6
 _WIDE_PX: Final = 1040
 
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
 
 def sheet_cell(kind: str, seed: int, index: int, split: Split = "train") -> tuple[list[Picture], str]:
     """The pictures and the text of one cell. Raises `InvalidRequest` for an unknown kind."""
@@ -47,7 +49,7 @@ def _cell(images: NDArray[np.uint8], text: str, size_px: int, count: int) -> Ima
     """Pictures beside one another, the text below."""
     width = size_px * count
     font = ImageFont.load_default(_TEXT_PX)
-    lines = _lines(text, font, width - 2)
+    lines = wrapped(text, font, width - 2)
     cell = Image.new("RGB", (width, size_px + (_TEXT_PX + 3) * len(lines) + _MARGIN_PX), "white")
     for step, image in enumerate(images):
         cell.paste(Image.fromarray(image), (step * size_px, 0))
@@ -57,7 +59,7 @@ def _cell(images: NDArray[np.uint8], text: str, size_px: int, count: int) -> Ima
     return cell
 
 
-def _lines(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width_px: int) -> list[str]:
+def wrapped(text: str, font: Font, width_px: int) -> list[str]:
     """The text in lines that are no wider, as far as no word is."""
     lines = [""]
     for word in text.split():
