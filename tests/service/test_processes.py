@@ -112,8 +112,8 @@ def test_many_jobs_are_drawn_in_the_same_memory(options: Options) -> None:
 def test_submits_at_a_steady_rate(options: Options) -> None:
     """The figure itself is measured on a quiet machine; here only that nothing queues up for long."""
     found = serve_load.submit(options)
-    assert found["ready"] == 80
-    assert found["p50_ms"] < 1000 * options.seconds / 2
+    assert found["ready"] == 90
+    assert found["p50_ms"] < 10 * found["alone_ms"]
 
 
 @pytest.mark.slow
@@ -125,7 +125,8 @@ def test_a_short_job_does_not_wait_for_fifty_long_ones(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_stopping_finishes_or_hands_back_within_its_limit(tmp_path: Path) -> None:
-    found = serve_load.stopping(Options(tmp_path, None))
+    # as long as is needed to finish, and to hand back (2.4 s after three), on a busy machine too
+    found = serve_load.stopping(Options(tmp_path, None, drain_s=(60.0, 6.0)))
     finished, back = found["finished"], found["handed_back"]
     assert (finished["state"], finished["exit_code"]) == ("ready", 0)
     assert (back["state"], back["deaths"], back["exit_code"]) == ("queued", 0, 0)
