@@ -126,11 +126,11 @@ def submit(options: Options) -> Result:
 
     Beside it, the time of one alone. Where two would take longer than the rate leaves to one, the rate is less.
     """
-    took_ms, rate = list[float](), options.rate
+    took_ms: list[float] = []
 
-    async def run(served: Served) -> None:
-        client = httpx.AsyncClient(base_url=served.url, headers={"x-key": served.key}, trust_env=False, timeout=30)
-        async with client:
+    async def run(served: Served, rate: float) -> None:
+        headers = {"x-key": served.key}
+        async with httpx.AsyncClient(base_url=served.url, headers=headers, trust_env=False, timeout=30) as client:
 
             async def one(due: float) -> None:
                 response = await client.post(_ROUTE, json=body())
@@ -147,8 +147,8 @@ def submit(options: Options) -> Result:
     with service(options) as served:
         database = database_of(served, options)
         alone_ms = _submitted_alone_ms(served, database)
-        rate = min(rate, 500 / alone_ms)
-        asyncio.run(run(served))
+        rate = min(options.rate, 1000 / (2 * alone_ms))
+        asyncio.run(run(served, rate))
         states = until_idle(database)
         database.close()
     warm = took_ms[int(options.rate) :]
@@ -157,7 +157,7 @@ def submit(options: Options) -> Result:
         "alone_ms": round(alone_ms, 2),
         "submits": len(warm),
         "p50_ms": round(statistics.median(warm), 2),
-        "p99_ms": round(statistics.quantiles(warm, n=100)[98], 2),
+        "p99_ms": round(statistics.quantiles(warm, n=100, method="inclusive")[98], 2),
         "max_ms": round(max(warm), 2),
         "ready": states["ready"],
     }
