@@ -17,7 +17,7 @@ from torch import nn
 from licht.checkpoint.convert import FORMATS, Forms, write_network
 from licht.checkpoint.detect import Layout
 from licht.checkpoint.save import Target, save_network, write_json
-from licht.core.errors import InvalidSettings, OutputFailed
+from licht.core.errors import InvalidSettings
 from licht.model.autoencoder import Autoencoder
 from licht.model.text import RMSNorm, TextTower
 from licht.model.transformer import Flux2Transformer
@@ -25,6 +25,7 @@ from licht.model.variants import AutoencoderConfig, Kind, TextConfig, Transforme
 from licht.training.build import text_config, transformer_config
 from licht.training.card import Facts, Figures, model_card
 from licht.training.config import Recipe, Source, Task
+from licht.training.files import not_written
 from licht.training.folder import with_settled_rows
 from licht.training.history import KEPT, Account, History, account_of, history
 from licht.training.state import checkpoints, newest_checkpoint, read_recipe, read_tensors
@@ -109,7 +110,7 @@ def export_run(run: Path, target: Path, known: Mapping[str, Path], release: Rele
             target.rmdir()
         partial.rename(target)
     except OSError as error:
-        raise OutputFailed(f"{target} cannot be written ({error}); make room or choose another place") from error
+        raise not_written(target, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return sorted(path for path in target.rglob("*") if path.is_file())
