@@ -4,7 +4,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from licht.core.errors import InvalidRequest
-from licht.world.sheet import SHEET_KINDS, sheet_cell, wrapped, write_sheet
+from licht.world.sheet import SHEET_KINDS, _lines, sheet_cell, write_sheet
 
 
 @pytest.mark.parametrize("kind", ["mixed", "edit/add", "task/subjects"])
@@ -36,7 +36,7 @@ def test_what_cannot_be_drawn_is_refused(kind: str, count: int, size_px: int, tm
 def test_words_below_a_picture_end_before_its_edge() -> None:
     font = ImageFont.load_default(11)
     text = "a green character with pointed green body and a red head wearing a wide " + "w" * 40
-    lines = wrapped(text, font, 120)
+    lines = _lines(text, font, 120)
     assert " ".join(lines) == text
     assert all(font.getlength(line) <= 120 for line in lines[:-1])
     assert lines[-1] == "w" * 40

@@ -27,8 +27,6 @@ _TEXT_PX: Final = 11
 _MARGIN_PX: Final = 6
 _WIDE_PX: Final = 1040
 
-Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
-
 
 def sheet_cell(kind: str, seed: int, index: int, split: Split = "train") -> tuple[list[Picture], str]:
     """The pictures and the text of one cell. Raises `InvalidRequest` for an unknown kind."""
@@ -45,21 +43,27 @@ def sheet_cell(kind: str, seed: int, index: int, split: Split = "train") -> tupl
     return [Photo(scene)], caption(scene, seed, index, split=split).text
 
 
-def _cell(images: NDArray[np.uint8], text: str, size_px: int, count: int) -> Image.Image:
-    """Pictures beside one another, the text below."""
-    width = size_px * count
-    font = ImageFont.load_default(_TEXT_PX)
-    lines = wrapped(text, font, width - 2)
-    cell = Image.new("RGB", (width, size_px + (_TEXT_PX + 3) * len(lines) + _MARGIN_PX), "white")
+def _strip(images: NDArray[np.uint8], size_px: int, count: int) -> Image.Image:
+    """Pictures beside one another, with room for `count`."""
+    strip = Image.new("RGB", (size_px * count, size_px), "white")
     for step, image in enumerate(images):
-        cell.paste(Image.fromarray(image), (step * size_px, 0))
+        strip.paste(Image.fromarray(image), (step * size_px, 0))
+    return strip
+
+
+def captioned(image: Image.Image, text: str, most_lines: int | None = None) -> Image.Image:
+    """An image with its text below, or the first `most_lines` of it."""
+    font = ImageFont.load_default(_TEXT_PX)
+    lines = _lines(text, font, image.width - 2)[:most_lines]
+    cell = Image.new("RGB", (image.width, image.height + (_TEXT_PX + 3) * len(lines) + _MARGIN_PX), "white")
+    cell.paste(image, (0, 0))
     draw = ImageDraw.Draw(cell)
     for row, line in enumerate(lines):
-        draw.text((1, size_px + 2 + row * (_TEXT_PX + 3)), line, fill="black", font=font)
+        draw.text((1, image.height + 2 + row * (_TEXT_PX + 3)), line, fill="black", font=font)
     return cell
 
 
-def wrapped(text: str, font: Font, width_px: int) -> list[str]:
+def _lines(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width_px: int) -> list[str]:
     """The text in lines that are no wider, as far as no word is."""
     lines = [""]
     for word in text.split():
@@ -71,10 +75,10 @@ def wrapped(text: str, font: Font, width_px: int) -> list[str]:
     return lines
 
 
-def _arranged(cells: Sequence[Image.Image]) -> Image.Image:
-    """Cells of equal width in rows."""
+def arranged(cells: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
+    """Cells of equal width in rows, each as high as its highest cell; as many `columns` as a page is wide, unless told."""
     widest = max(cell.width for cell in cells)
-    columns = max(1, min(len(cells), _WIDE_PX // (widest + _MARGIN_PX)))
+    columns = columns or max(1, min(len(cells), _WIDE_PX // (widest + _MARGIN_PX)))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in row) for row in rows]
     sheet = Image.new("RGB", (columns * (widest + _MARGIN_PX), sum(heights)), "white")
@@ -97,6 +101,6 @@ def write_sheet(
     images = render_pictures([picture for pictures, _ in drawn for picture in pictures], size_px, size_px).numpy()
     most, start, cells = max(len(pictures) for pictures, _ in drawn), 0, []
     for pictures, text in drawn:
-        cells.append(_cell(images[start : start + len(pictures)], text, size_px, most))
+        cells.append(captioned(_strip(images[start : start + len(pictures)], size_px, most), text))
         start += len(pictures)
-    _arranged(cells).save(path)
+    arranged(cells).save(path)
